@@ -1,0 +1,1 @@
+"""The two programs: slabwatch, the daemon, and slabwatchctl. Arguments, tables, progress bars and exit codes."""

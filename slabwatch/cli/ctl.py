@@ -1,0 +1,54 @@
+"""slabwatchctl: from arguments to an exit code. The verbs are in ``verbs`` and ``storm_verbs``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from slabwatch.cli.exit_codes import Exit, exit_for
+from slabwatch.cli.parser import make_parser, parse
+from slabwatch.errors import ControlError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: run one verb and return its exit code."""
+    try:
+        args = parse(argv)
+    except SystemExit as leave:
+        return int(leave.code or 0)
+    try:
+        code = _completion(args) if args.verb == "completion" else _ask(args)
+        sys.stdout.flush()
+    except ControlError as error:
+        print(f"slabwatchctl: {error}", file=sys.stderr)
+        return exit_for(error)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal has written ^C
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.BROKEN_PIPE
+    return code
+
+
+def _ask(args: Namespace) -> Exit:
+    # Only now: aiohttp and pydantic take longer to import than everything else together.
+    import asyncio
+
+    from slabwatch.cli.verbs import run
+
+    return asyncio.run(run(args))
+
+
+def _completion(args: Namespace) -> Exit:
+    import shtab
+
+    print(shtab.complete(make_parser(), args.shell))
+    return Exit.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

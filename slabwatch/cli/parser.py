@@ -1,0 +1,187 @@
+"""slabwatchctl's arguments: the one declaration behind the parser, the help and the completion.
+
+Light on purpose: nothing here imports what only a verb needs, so that help and completion come at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from slabwatch import __version__
+from slabwatch.cli.exit_codes import MEANINGS, Exit
+from slabwatch.storm.plan import KIND_TEXT, KINDS, PRESETS
+
+CACHE_SORTS = ("size", "growth", "active", "unexplained")
+CGROUP_SORTS = ("kernel", "slab", "dying")
+VERDICTS = ("released", "retained", "pinned", "inconclusive")
+REPORT_FORMATS = ("text", "json", "csv")
+SHELLS = ("bash", "zsh", "tcsh")
+
+_EPILOG = "exit codes:\n" + "\n".join(f"  {code.value}  {meaning}" for code, meaning in MEANINGS.items())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with this program's exit code for wrong usage (argparse's own 2 means "refused" here)."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(Exit.USAGE, f"{self.prog}: {message}\n{self.prog}: try {self.prog} --help\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of slabwatchctl; the result's ``verb`` is the verb's name."""
+    parser = Parser(
+        prog="slabwatchctl",
+        description="Look at a host's slab memory, prove what this kernel does with it, and get it back.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"slabwatchctl {__version__}")
+    _add_common(parser, host=None, json=False)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, title="verbs")
+
+    _add_verb(verbs, "status", "the daemon, its kernel, its collectors, and the running storm")
+    _add_top(verbs)
+    _add_cgroups(verbs)
+    _add_verb(verbs, "doctor", "what this kernel and this configuration can do, with reasons and remedies")
+    _add_storm(verbs)
+    _add_verb(verbs, "storms", "finished and running storms, newest first")
+    report = _add_verb(verbs, "report", "the report of a finished storm")
+    _add_id(report, "the newest finished one")
+    report.add_argument("--format", choices=REPORT_FORMATS, help="default: text, or json with --json")
+    _add_id(_add_verb(verbs, "stop", "stop the running storm; its cgroups are cleaned up"), "the running one")
+    _add_id(_add_verb(verbs, "follow", "follow a storm to its end; Ctrl-C leaves it running"), "the running one")
+    shrink = _add_verb(verbs, "shrink", "give empty slabs back to the kernel, and say how much that was")
+    shrink.add_argument("caches", nargs="*", metavar="CACHE", help="caches to shrink (default: all)")
+    completion = _add_verb(verbs, "completion", "print a completion script for a shell")
+    completion.add_argument("shell", choices=SHELLS, help="eval its output, or save it where the shell looks")
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, **defaults: Any) -> None:
+    # After the verb they must not undo what stood before it: no default there.
+    parser.add_argument(
+        "--host",
+        metavar="TARGET",
+        default=defaults.get("host", argparse.SUPPRESS),
+        help="daemon to ask: unix:///path (default: $SLABWATCH_HOST, else the local socket)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=defaults.get("json", argparse.SUPPRESS),
+        help="print one JSON object (one a line where it follows), exact and nothing else",
+    )
+
+
+def _add_verb(verbs: Any, name: str, text: str, **more: Any) -> argparse.ArgumentParser:
+    help_text = text[0].upper() + text[1:] + "."
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=help_text, allow_abbrev=False, **more)
+    _add_common(verb)
+    return verb
+
+
+def _add_id(verb: argparse.ArgumentParser, default: str) -> None:
+    verb.add_argument("id", nargs="?", metavar="ID", help=f"id of the storm (default: {default})")
+
+
+def _add_top(verbs: Any) -> None:
+    top = _add_verb(verbs, "top", "slab caches by size, growth or unexplained objects, like slabtop")
+    top.add_argument("--sort", choices=CACHE_SORTS, default="size", help="largest first (default: size)")
+    _add_limit(top)
+    top.add_argument("--watch", action="store_true", help="go on until Ctrl-C")
+
+
+def _add_cgroups(verbs: Any) -> None:
+    cgroups = _add_verb(verbs, "cgroups", "cgroups by the kernel memory that they hold")
+    cgroups.add_argument(
+        "--sort",
+        choices=CGROUP_SORTS,
+        default="kernel",
+        help="largest first; dying: those without any task first (default: kernel)",
+    )
+    _add_limit(cgroups)
+
+
+def _add_limit(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--limit", type=_at_least_0, metavar="N", help="rows; 0: all (default: 20 on a terminal, else all)"
+    )
+
+
+def _add_storm(verbs: Any) -> None:
+    storm = _add_verb(
+        verbs,
+        "storm",
+        "make many cgroups and tasks, and see whether the kernel gives the memory back",
+        epilog="kinds of task:\n" + "\n".join(f"  {kind:<6} {KIND_TEXT[kind]}" for kind in KINDS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = storm.add_argument
+    presets = ", ".join(f"{name} {plan.cgroups:,} x {plan.tasks:,}" for name, plan in PRESETS.items())
+    add("--preset", choices=tuple(PRESETS), help=f"cgroups x tasks in each: {presets} (default: smoke)")
+    add("--cgroups", type=_at_least_1, metavar="N", help="cgroups to make")
+    add("--tasks", type=_at_least_1, metavar="N", help="tasks in each cgroup")
+    add("--kind", choices=KINDS, help="what a task is, see below")
+    add("--concurrency", type=_at_least_0, metavar="N", help="cgroups that are filled at one time (0: one a CPU)")
+    add("--hold", type=_seconds, metavar="S", help="seconds to keep the tasks alive after the last has started")
+    add("--settle", type=_seconds, metavar="S", help="seconds to wait after the last task has gone")
+    add("--shrink", action=argparse.BooleanOptionalAction, help="shrink after that, to tell retained from pinned")
+    add("--ttl", type=_seconds, metavar="S", help="most seconds that the storm may take")
+    mode = storm.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="only say what would be done, and whether it may be")
+    mode.add_argument("--detach", action="store_true", help="print the id and do not follow")
+    add("--yes", "-y", action="store_true", help="do not ask before a storm of more than 1,000 tasks")
+    add(
+        "--expect",
+        choices=VERDICTS,
+        metavar="VERDICT",
+        help=f"exit with 8 for any other verdict: {', '.join(VERDICTS)}",
+    )
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """What argparse can not say by itself."""
+    if args.verb == "storm" and args.expect and (args.detach or args.dry_run):
+        parser.error("--expect needs the end of the storm: not with --detach or --dry-run")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed and checked arguments. Raises SystemExit after help (0) and for wrong usage (1)."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    check(parser, args)
+    return args
+
+
+def _at_least_0(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _at_least_1(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text.replace(",", ""))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{number} is less than {least}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds")
+    return seconds

@@ -1,0 +1,143 @@
+"""``slabwatch``, the daemon's command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from slabwatch import __version__, logs
+from slabwatch import config as configuration
+from slabwatch.cli.exit_codes import Exit
+from slabwatch.config import Config
+from slabwatch.errors import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    arguments = make_parser().parse_args(argv)
+    if arguments.textfile and not arguments.once:
+        print("slabwatch: --textfile goes with --once", file=sys.stderr)
+        return Exit.USAGE
+    if arguments.example_config:
+        sys.stdout.write(configuration.to_toml(Config(), comments=True))
+        return Exit.DONE
+    try:
+        config = configuration.load(arguments.config)
+        if arguments.check_config:
+            print(f"{arguments.config or 'built-in defaults'}: ok")
+            return Exit.DONE
+        if arguments.print_config:
+            sys.stdout.write(configuration.to_toml(config))
+            return Exit.DONE
+        logs.set_up(config.log.level, config.log.format)
+        if arguments.once:
+            return _once(config, arguments.root, arguments.textfile)
+        return _serve(arguments.config, config, arguments.root)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"slabwatch: {line}", file=sys.stderr)
+        return Exit.USAGE
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The daemon's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="slabwatch",
+        description="Watches the kernel's slab memory and serves it to Prometheus.",
+        epilog="SIGHUP reloads the configuration, SIGTERM stops, a second SIGTERM stops at once.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file; without it the built-in defaults hold")
+    parser.add_argument("--root", default="/", metavar="DIR", help="look up every kernel path below DIR (default: /)")
+    parser.add_argument(
+        "--textfile", type=Path, metavar="PATH", help="with --once: write to PATH atomically, not to stdout"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--once", action="store_true", help="take one sample, print it in the text format, and end")
+    what.add_argument("--check-config", action="store_true", help="check the configuration, and end")
+    what.add_argument("--print-config", action="store_true", help="print the configuration in effect, and end")
+    what.add_argument("--example-config", action="store_true", help="print the defaults with comments, and end")
+    parser.add_argument("--version", action="version", version=f"slabwatch {__version__}")
+    return parser
+
+
+def _once(config: Config, root: str, textfile: Path | None) -> int:
+    from slabwatch.expose.own import OwnMetrics
+    from slabwatch.expose.render import KernelPage
+    from slabwatch.host.facts import read_facts
+    from slabwatch.host.root import KernelRoot
+    from slabwatch.watch.collect import Collectors
+    from slabwatch.watch.derive import derive
+
+    kernel_root = KernelRoot(root)
+    own, page = OwnMetrics(), KernelPage()
+    own.set_kernel(**read_facts(kernel_root).as_dict())
+    sample = Collectors(kernel_root, config).collect()
+    page.observe(sample)
+    text = page.render(sample, derive(sample), openmetrics=False) + own.render_facts()
+    if textfile is None:
+        sys.stdout.buffer.write(text)
+    else:
+        try:
+            _write_atomically(textfile, text)
+        except OSError as error:
+            raise ConfigError(f"--textfile: {textfile} can not be written: {error.strerror}") from error
+    return Exit.DONE
+
+
+def _write_atomically(path: Path, text: bytes) -> None:
+    """A reader sees the old file or the new one, whole."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise
+
+
+def _serve(path: Path | None, config: Config, root: str) -> int:
+    import uvloop
+
+    from slabwatch.daemon import Daemon
+    from slabwatch.host.root import KernelRoot
+
+    async def serve() -> None:
+        await Daemon(path, config, KernelRoot(root), _announce).run()
+
+    try:
+        uvloop.run(serve())
+    except* ConfigError as group:
+        raise group.exceptions[0] from None
+    return Exit.DONE
+
+
+def _announce(metrics_url: str, socket: Path) -> None:
+    """For whoever started it by hand: where it serves, and what to try. Under a service manager the log tells."""
+    import logging
+
+    logging.getLogger(__name__).info("ready", extra={"fields": {"metrics_url": metrics_url, "socket": str(socket)}})
+    if "INVOCATION_ID" in os.environ:
+        return
+    beside = Path(sys.argv[0]).resolve().parent / "slabwatchctl"
+    command = "slabwatchctl" if shutil.which("slabwatchctl") or not beside.exists() else os.path.relpath(beside)
+    print(
+        f"slabwatch {__version__} is running. Ctrl-C stops it.\n"
+        f"  metrics  {metrics_url}\n"
+        f"  socket   {socket}\n"
+        "Try in a second terminal:\n"
+        f"  {command} top\n"
+        f"  {command} storm --preset smoke\n"
+        f"  {command} report",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

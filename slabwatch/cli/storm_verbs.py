@@ -1,0 +1,230 @@
+"""The verbs about storms: start, follow, stop, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import uuid
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+from slabwatch.cli import storm_tables
+from slabwatch.cli.exit_codes import Exit, exit_for_code
+from slabwatch.cli.follow import Progress, progress_for
+from slabwatch.cli.screen import Screen
+from slabwatch.control.client import ControlClient
+from slabwatch.errors import ControlError
+
+# A storm up to this size is not worth a question.
+ASK_ABOVE_TASKS = 1000
+
+WISHES = {
+    "preset": "preset",
+    "cgroups": "cgroups",
+    "tasks": "tasks",
+    "kind": "kind",
+    "concurrency": "concurrency",
+    "hold": "hold_seconds",
+    "settle": "settle_seconds",
+    "shrink": "shrink",
+    "ttl": "ttl_seconds",
+}
+
+
+async def storm(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
+    """Start a storm and follow it. The terminal holds a lease: if it dies, the daemon stops the storm."""
+    wishes = {name: getattr(args, option) for option, name in WISHES.items() if getattr(args, option) is not None}
+    if args.dry_run:
+        forecast = await client.post("/v1/storms", {**wishes, "dry_run": True})
+        screen.show(forecast, storm_tables.forecast_page)
+        return _accepted(forecast)
+    if not args.yes and sys.stdin.isatty() and not await _agreed(client, wishes, screen):
+        screen.say("Nothing was started.")
+        return Exit.USAGE
+    wishes["on_disconnect"] = "continue" if args.detach else "stop"
+    started = await client.post("/v1/storms", wishes, {"Idempotency-Key": uuid.uuid4().hex})
+    if args.detach:
+        if screen.as_json:
+            screen.json_line(started)
+        else:
+            print(started["id"])
+        return Exit.DONE
+    screen.say(f"Storm {started['id']}: {storm_tables.plan_words(started['plan'])}. Ctrl-C stops it.")
+    return await _to_the_end(client, screen, started["id"], started["plan"], args.expect, lease=True)
+
+
+def _accepted(forecast: Mapping[str, Any]) -> Exit:
+    if forecast["accepted"]:
+        return Exit.DONE
+    codes = [check.get("code", "") for check in forecast["checks"] if not check["ok"]]
+    return exit_for_code(codes[0] if codes else "")
+
+
+async def _agreed(client: ControlClient, wishes: Mapping[str, Any], screen: Screen) -> bool:
+    plan = (await client.post("/v1/storms", {**wishes, "dry_run": True}))["plan"]
+    if plan["cgroups"] * plan["tasks"] <= ASK_ABOVE_TASKS:
+        return True
+    with _plain_sigint():
+        screen.say(f"{storm_tables.plan_words(plan)}, by the daemon at {client.name}.")
+        print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _plain_sigint() -> Iterator[None]:
+    # asyncio's own handler only cancels the task, and would leave Ctrl-C without effect while a question waits.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def follow(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
+    """Follow a storm that somebody else started. Ctrl-C leaves it running."""
+    storm_id = args.id or await _running_id(client)
+    if storm_id is None:
+        raise ControlError(
+            "no storm is running: `slabwatchctl storms` lists those that have ended", code="none_running"
+        )
+    plan = (await client.get(f"/v1/storms/{storm_id}"))["plan"]
+    return await _to_the_end(client, screen, storm_id, plan, None, lease=False)
+
+
+async def _running_id(client: ControlClient) -> str | None:
+    running = (await client.get("/v1/status"))["storm"]["running"]
+    return running["id"] if running else None
+
+
+async def stop(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
+    """Ask a storm to stop. What does not run need not be stopped: that is no failure."""
+    storm_id = args.id or await _running_id(client)
+    answer = await client.post(f"/v1/storms/{storm_id}/stop", {}) if storm_id else {"id": None, "stopping": False}
+    if screen.as_json:
+        screen.json_line(answer)
+    elif answer["stopping"]:
+        print(f"{answer['id']} is stopping; `slabwatchctl follow {answer['id']}` shows how it ends")
+    else:
+        print(f"{answer['id']} has already ended: {answer['outcome']}" if answer["id"] else "no storm is running")
+    return Exit.DONE
+
+
+async def storms(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
+    screen.show(await client.get("/v1/storms"), storm_tables.storms_page)
+    return Exit.DONE
+
+
+async def report(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
+    storm_id = args.id or await _finished_id(client)
+    record = await client.get(f"/v1/storms/{storm_id}")
+    if "verdict" not in record:
+        raise ControlError(
+            f"storm {storm_id} has not ended yet: `slabwatchctl follow {storm_id}`", code="storm_running"
+        )
+    chosen = args.format or ("json" if screen.as_json else "text")
+    if chosen == "json":
+        screen.json_line(record)
+        return Exit.DONE
+    from slabwatch.storm.report import csv_report, text_report
+
+    print((text_report if chosen == "text" else csv_report)(record).rstrip("\n"))
+    return Exit.DONE
+
+
+async def _finished_id(client: ControlClient) -> str:
+    for known in (await client.get("/v1/storms"))["storms"]:
+        if known["outcome"] != "running":
+            return str(known["id"])
+    raise ControlError("no storm has ended yet: `slabwatchctl storm` runs a small one", code="unknown_storm")
+
+
+async def _to_the_end(
+    client: ControlClient, screen: Screen, storm_id: str, plan: Mapping[str, Any], expect: str | None, *, lease: bool
+) -> Exit:
+    progress = progress_for(screen, plan)
+    try:
+        record = await _record(client, storm_id, progress, lease=lease)
+    finally:
+        progress.close()
+    if record is None:
+        what = "is being stopped" if lease else "goes on without this terminal"
+        screen.say(f"Storm {storm_id} {what}: `slabwatchctl follow {storm_id}` shows how it ends.")
+        return Exit.INTERRUPTED
+    if not screen.as_json:
+        screen.page(storm_tables.verdict_page(record))
+    return judge(record, expect, screen)
+
+
+async def _record(client: ControlClient, storm_id: str, progress: Progress, *, lease: bool) -> dict[str, Any] | None:
+    """Show events until the end, and return the record; None after Ctrl-C (with a lease, after the second)."""
+    following = asyncio.create_task(_events(client, storm_id, progress, lease=lease))
+    stopping: list[asyncio.Task[None]] = []
+
+    def interrupted() -> None:
+        if lease and not stopping:
+            progress.say("Stopping, and cleaning up. Ctrl-C once more leaves that to the daemon.")
+            stopping.append(asyncio.create_task(_ask_to_stop(client, storm_id, progress)))
+        else:
+            following.cancel()
+
+    with _on_sigint(interrupted):
+        try:
+            return await following
+        except asyncio.CancelledError:
+            if not following.cancelled():
+                raise  # it is this task that is being cancelled
+            return None
+        finally:
+            # Whether its answer has come or not: the storm has ended, or the lease that ends here stops it.
+            for task in stopping:
+                task.cancel()
+            await asyncio.gather(*stopping, return_exceptions=True)
+
+
+async def _events(client: ControlClient, storm_id: str, progress: Progress, *, lease: bool) -> dict[str, Any]:
+    path = f"/v1/storms/{storm_id}/events" + ("?lease=1" if lease else "")
+    async with aclosing(client.events(path)) as events:
+        async for event in events:
+            progress.take(event)
+            if event["event"] == "end":
+                record: dict[str, Any] = event["record"]
+                return record
+    raise ControlError(
+        f"{client.name}: the daemon went away, so how storm {storm_id} ended is not known. When it is back, "
+        f"`slabwatchctl report {storm_id}` tells",
+    )
+
+
+async def _ask_to_stop(client: ControlClient, storm_id: str, progress: Progress) -> None:
+    try:
+        await client.post(f"/v1/storms/{storm_id}/stop", {"reason": "Ctrl-C"})
+    except ControlError as error:
+        progress.say(f"It could not be stopped: {error}")
+
+
+@contextmanager
+def _on_sigint(handler: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGINT)
+    loop.add_signal_handler(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
+
+
+def judge(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:
+    """The exit code of a storm that has ended."""
+    verdict = (record["verdict"] or {}).get("class", "inconclusive")
+    if record["outcome"] == "completed" and verdict == expect:
+        return Exit.DONE
+    if record["outcome"] != "completed" or verdict == "inconclusive":
+        return Exit.UNTRUSTED
+    if expect is not None:
+        screen.say(f"Expected {expect}, but the verdict is {verdict}.")
+        return Exit.UNEXPECTED
+    return Exit.DONE

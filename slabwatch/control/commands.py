@@ -1,0 +1,151 @@
+"""What changes something: each command needs the role, and leaves one line in the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from slabwatch.control import audit
+from slabwatch.control.access import Caller, identify, peer_of
+from slabwatch.control.problems import Problem, bad_form, problem_of
+from slabwatch.control.schema import ReloadRequest, Request, ShrinkRequest, StopRequest, StormRequest
+from slabwatch.control.services import Services
+from slabwatch.control.streams import EventStreams
+from slabwatch.errors import SlabwatchError, StormRejected
+
+R = TypeVar("R", bound=Request)
+Fields = dict[str, Any]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Act = Callable[[web.Request, Caller, Fields], Awaitable[web.Response]]
+
+
+async def caller_of(request: web.Request, services: Services) -> Caller:
+    """Who asks. Looking up names may block, so it is done in a thread."""
+    peer = peer_of(request.transport)
+    if peer is None:
+        raise Problem("not_allowed", "the kernel does not say who is at the other end of this connection")
+    return await asyncio.to_thread(identify, peer, services.config())
+
+
+def demand_operator(caller: Caller, what: str) -> None:
+    """Raise Problem ``not_allowed`` for a viewer."""
+    if caller.role != "operator":
+        raise Problem(
+            "not_allowed",
+            f"{what} takes an operator, and {caller.user} (uid {caller.peer.uid}) may only look: "
+            "ask as root, or have the user added to control.operators in the daemon's configuration",
+        )
+
+
+class Commands:
+    """The POST routes."""
+
+    def __init__(self, services: Services, streams: EventStreams) -> None:
+        self._services = services
+        self._streams = streams
+        self._shrinking = asyncio.Lock()
+
+    def routes(self, storm_path: str) -> list[web.AbstractRouteDef]:
+        """``storm_path`` is the path of one storm, with its pattern."""
+        return [
+            web.post("/v1/storms", self._audited("storm", self._start)),
+            web.post(f"{storm_path}/stop", self._audited("stop", self._stop)),
+            web.post("/v1/shrink", self._audited("shrink", self._shrink)),
+            web.post("/v1/reload", self._audited("reload", self._reload)),
+        ]
+
+    def _audited(self, command: str, act: Act) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            caller = await caller_of(request, self._services)
+            fields = audit.entry(command, caller)
+            try:
+                demand_operator(caller, command)
+                response = await act(request, caller, fields)
+                fields["outcome"] = "done"
+                return response
+            except (SlabwatchError, web.HTTPException) as error:
+                problem = problem_of(error)
+                fields["outcome"] = problem.code
+                raise problem from error
+            finally:
+                audit.write(fields)
+
+        return handle
+
+    async def _start(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
+        asked = await read_body(request, StormRequest)
+        storms = self._services.storms
+        wishes = asked.wishes()
+        fields["asked"] = wishes
+        if asked.dry_run:
+            fields["command"] = "storm --dry-run"
+            return web.json_response(await storms.forecast(wishes))
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not (0 < len(key) <= 128 and key.isprintable()):
+            raise Problem("bad_request", "Idempotency-Key: 1 to 128 printable characters")
+        try:
+            storm = await storms.start(wishes, requested_by=caller.user, idempotency_key=key)
+        except StormRejected as error:
+            if error.code == "storm_running" and storms.running:
+                error.figures.setdefault("storm_id", storms.running.id)
+            raise
+        fields["storm_id"] = storm.id
+        self._streams.expect_lease(storm, caller)
+        path = f"/v1/storms/{storm.id}"
+        answer = {"id": storm.id, "events": f"{path}/events", "plan": storm.plan.as_dict()}
+        return web.json_response(answer, status=202, headers={"Location": path})
+
+    async def _stop(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
+        asked = await read_body(request, StopRequest)
+        storm_id = request.match_info["id"]
+        fields["storm_id"] = storm_id
+        storms = self._services.storms
+        storm = storms.request_stop(storm_id, asked.reason or f"{caller.user} asked for it")
+        if storm is not None:
+            return web.json_response(
+                {"id": storm_id, "stopping": storm.outcome is None, "outcome": storm.outcome}, status=202
+            )
+        ended = storms.find(storm_id)
+        outcome = ended.outcome if ended else (storms.record(storm_id) or {}).get("outcome")
+        if outcome is None:
+            raise Problem("unknown_storm", f"no storm {storm_id} is known here: `slabwatchctl storms` lists them")
+        # To stop what has already ended is no fault: it is as it was asked to be.
+        return web.json_response({"id": storm_id, "stopping": False, "outcome": outcome})
+
+    async def _shrink(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
+        asked = await read_body(request, ShrinkRequest)
+        fields["caches"] = asked.caches
+        if not self._services.config().shrink.enabled:
+            raise Problem(
+                "shrink_disabled", "the daemon's configuration does not allow it: set enabled = true under [shrink]"
+            )
+        running = self._services.storms.running
+        if running is not None:
+            raise Problem(
+                "storm_running",
+                f"storm {running.id} is running, and a shrink now would spoil its figures",
+                storm_id=running.id,
+            )
+        if self._shrinking.locked():
+            raise Problem("shrink_running", "another shrink has not finished yet: try again when it has")
+        async with self._shrinking:
+            outcome = await self._services.shrinker.shrink(asked.caches)
+        return web.json_response(outcome.as_dict())
+
+    async def _reload(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
+        await read_body(request, ReloadRequest)
+        await self._services.reload()
+        return web.json_response({"reloaded": True})
+
+
+async def read_body(request: web.Request, form: type[R]) -> R:
+    """The body in its documented form; no body at all is {}. Raises Problem."""
+    body = await request.read()
+    try:
+        return form.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise bad_form(error) from error

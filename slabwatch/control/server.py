@@ -1,0 +1,137 @@
+"""The control API over HTTP: the routes that only look, and the app that holds them all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from slabwatch import __version__
+from slabwatch.control.answers import Status
+from slabwatch.control.commands import Commands, caller_of, demand_operator
+from slabwatch.control.problems import Problem, problem_of
+from slabwatch.control.services import Services
+from slabwatch.control.streams import EventStreams
+from slabwatch.control.views import caches_view, cgroups_view, collector_states, poll_state, storm_view
+from slabwatch.errors import SlabwatchError
+from slabwatch.watch.sample import Sample
+
+MAX_BODY_BYTES = 64 * 1024
+
+# An id becomes part of a file's name further down: nothing but this may come through.
+STORM = "/v1/storms/{id:[A-Za-z0-9][A-Za-z0-9_-]{0,63}}"
+
+
+def make_app(services: Services, streams: EventStreams | None = None) -> web.Application:
+    """The control API as an aiohttp application; ``streams`` only for other limits than the usual ones."""
+    streams = streams or EventStreams(services)
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_problems])
+    app.add_routes(_Look(services, streams).routes())
+    app.add_routes(Commands(services, streams).routes(STORM))
+    app.on_shutdown.append(streams.close)
+    return app
+
+
+@web.middleware
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except (SlabwatchError, web.HTTPException) as error:
+        return problem_of(error).response()
+
+
+class _Look:
+    """The GET routes: every caller may use them."""
+
+    def __init__(self, services: Services, streams: EventStreams) -> None:
+        self._services = services
+        self._streams = streams
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        return [
+            web.get("/v1/status", self._status),
+            web.get("/v1/caches", self._caches),
+            web.get("/v1/cgroups", self._cgroups),
+            web.get("/v1/doctor", self._doctor),
+            web.get("/v1/storms", self._storms),
+            web.get(STORM, self._storm),
+            web.get(f"{STORM}/events", self._events, allow_head=False),
+        ]
+
+    async def _status(self, request: web.Request) -> web.Response:
+        services = self._services
+        caller = await caller_of(request, services)
+        facts, config, now = services.facts(), services.config(), time.time()
+        running = services.storms.running
+        status: Status = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": facts["started_at"],
+            "uptime_seconds": max(0.0, now - facts["started_at"]),
+            "state": facts["state"],
+            "kernel": facts["kernel"],
+            "poll": poll_state(services.sampler, time.monotonic()),
+            "collectors": collector_states(services.sampler.latest),
+            "storm": {
+                "enabled": config.storm.enabled,
+                "running": storm_view(running, now) if running else None,
+                "leftover_cgroups": services.storms.leftover_cgroups,
+            },
+            "shrink": {"enabled": config.shrink.enabled},
+            "metrics_url": facts["metrics_url"],
+            "socket": facts["socket"],
+            "you": {"uid": caller.peer.uid, "user": caller.user, "role": caller.role},
+        }
+        return web.json_response(status)
+
+    async def _caches(self, request: web.Request) -> web.Response:
+        sample, derived = self._services.sampler.latest, self._services.sampler.derived
+        if sample is None or derived is None or sample.slabinfo is None:
+            raise _no_figures(sample, "slabinfo")
+        return web.json_response(caches_view(self._services.sampler, sample, derived))
+
+    async def _cgroups(self, request: web.Request) -> web.Response:
+        sample = self._services.sampler.latest
+        if sample is None or sample.cgroups is None:
+            raise _no_figures(sample, "cgroup")
+        return web.json_response(cgroups_view(sample, sample.cgroups))
+
+    async def _doctor(self, request: web.Request) -> web.Response:
+        return web.json_response({"findings": await asyncio.to_thread(self._services.examine)})
+
+    async def _storms(self, request: web.Request) -> web.Response:
+        return web.json_response({"storms": self._services.storms.summaries()})
+
+    async def _storm(self, request: web.Request) -> web.Response:
+        """The record of a finished storm, else how far it is."""
+        storm_id = request.match_info["id"]
+        answer: Any = self._services.storms.record(storm_id)
+        if answer is None:
+            storm = self._services.storms.find(storm_id)
+            if storm is None:
+                raise Problem("unknown_storm", f"no storm {storm_id} is known here: `slabwatchctl storms` lists them")
+            answer = storm_view(storm, time.time())
+        return web.json_response(answer)
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        leaseholder = None
+        if request.query.get("lease") == "1":
+            # To hold the lease is to be able to stop the storm: by going away.
+            leaseholder = await caller_of(request, self._services)
+            demand_operator(leaseholder, "a lease")
+        return await self._streams.answer(request, request.match_info["id"], leaseholder)
+
+
+def _no_figures(sample: Sample | None, collector: str) -> Problem:
+    if sample is None:
+        return Problem("no_sample", "the daemon has not finished its first poll: try again in a moment")
+    for run in sample.collectors:
+        if run.name == collector:
+            return Problem("no_sample", f"the collector {collector} failed at the last poll: {run.error}")
+    return Problem("no_sample", f"the collector {collector} is off: set {collector} = true under [collectors]")

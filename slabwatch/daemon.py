@@ -1,0 +1,240 @@
+"""The daemon: puts the rooms together, and leads them from STARTING to READY, through RELOADING, to STOPPING."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from slabwatch import config as configuration
+from slabwatch import logs
+from slabwatch.config import Config
+from slabwatch.control.listen import UnixRunner, start_unix
+from slabwatch.control.server import make_app as make_control_app
+from slabwatch.control.services import Services
+from slabwatch.errors import ConfigError, StormRejected
+from slabwatch.expose.app import make_app as make_metrics_app
+from slabwatch.expose.own import OwnMetrics
+from slabwatch.expose.page import MetricsPage
+from slabwatch.host.facts import read_facts
+from slabwatch.host.root import KernelRoot
+from slabwatch.host.shrink import ShrinkResult, shrink
+from slabwatch.storm.doctor import examine
+from slabwatch.storm.registry import StormRegistry
+from slabwatch.watch.collect import Collectors
+from slabwatch.watch.derive import Derived
+from slabwatch.watch.sample import Sample
+from slabwatch.watch.sampler import Sampler
+
+# The engine's own deadlines for draining and removing are inside this one.
+STORM_STOP_SECONDS = 60.0
+SERVERS_STOP_SECONDS = 5.0
+# What a reload can not change: the key's section and name.
+_FIXED = (
+    ("metrics", "listen"),
+    ("control", "socket"),
+    ("control", "owner"),
+    ("control", "group"),
+    ("state", "directory"),
+)
+
+log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One daemon. ``announce`` is called once, when it serves, with the metrics' URL and the socket."""
+
+    def __init__(
+        self, config_path: Path | None, config: Config, root: KernelRoot, announce: Callable[[str, Path], None]
+    ) -> None:
+        self.state = "STARTING"
+        self.config = config
+        self._config_path = config_path
+        self._root = root
+        self._announce = announce
+        self._started_at = time.time()
+        self._metrics_url = ""
+        self._stops = 0
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._hang_up = asyncio.Event()
+        self._overruns_told = 0
+        self._facts = read_facts(root)
+        self._own = OwnMetrics()
+        self._own.set_kernel(**self._facts.as_dict())
+        self._own.set_interval(config.poll.interval_seconds)
+        self._page = MetricsPage(self._own)
+        self._sampler = Sampler(Collectors(root, config).collect, self._publish, config.poll.interval_seconds)
+        self._storms = StormRegistry(root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises ConfigError when an address or the socket can not be used."""
+        self._watch_signals()
+        servers: list[web.AppRunner] = []
+        try:
+            servers.append(await self._serve_metrics())
+            servers.append(await self._serve_control())
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    _named(group, "sampler", self._sampler.run()),
+                    _named(group, "storm recovery", self._storms.recover()),
+                    _named(group, "reload on SIGHUP", self._reload_on_signal()),
+                ]
+                self.state = "READY"
+                self._announce(self._metrics_url, self.config.socket_path())
+                await self._stop.wait()
+                self.state = "STOPPING"
+                log.info("stopping")
+                await self._stage("storm", self._storms.close(STORM_STOP_SECONDS), STORM_STOP_SECONDS)
+                for task in tasks:
+                    task.cancel()
+        finally:
+            for server in reversed(servers):
+                await self._stage("servers", server.cleanup(), SERVERS_STOP_SECONDS)
+            log.info("stopped")
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up.set)
+
+    def _on_stop_signal(self) -> None:
+        self._stops += 1
+        (self._stop if self._stops == 1 else self._stop_now).set()
+
+    async def _stage(self, name: str, work: Coroutine[Any, Any, None], seconds: float) -> None:
+        """One stage of the stop, up to its deadline or a second signal. A storm's engine then ends by itself."""
+        working = asyncio.create_task(work, name=f"stop {name}")
+        hurry = asyncio.create_task(self._stop_now.wait(), name=f"hurry {name}")
+        await asyncio.wait((working, hurry), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not working.done():
+            why = "told to stop now" if self._stop_now.is_set() else "deadline"
+            log.warning("stop_stage_given_up", extra={"fields": {"stage": name, "why": why}})
+            working.cancel()
+        elif working.exception() is not None:
+            log.error("stop_stage_failed", exc_info=working.exception(), extra={"fields": {"stage": name}})
+
+    async def _serve_metrics(self) -> web.AppRunner:
+        app = make_metrics_app(self._page, self._unhealthy, self._not_ready)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        host, port = self.config.metrics.address()
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            address = self.config.metrics.listen
+            raise ConfigError(
+                f"metrics.listen: can not listen on {address}: {error.strerror}. "
+                "Is another daemon running? Else choose another port"
+            ) from error
+        bound = runner.addresses[0]
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        self._metrics_url = f"http://{shown}:{bound[1]}/metrics"
+        return runner
+
+    async def _serve_control(self) -> UnixRunner:
+        services = Services(
+            config=lambda: self.config,
+            sampler=self._sampler,
+            storms=self._storms,
+            shrinker=self,
+            examine=lambda: examine(self._root, self.config),
+            reload=self.reload,
+            facts=self._describe,
+        )
+        control = self.config.control
+        return await start_unix(make_control_app(services), self.config.socket_path(), control.owner, control.group)
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "state": self.state,
+            "started_at": self._started_at,
+            "metrics_url": self._metrics_url,
+            "socket": str(self.config.socket_path()),
+            "kernel": self._facts.as_dict(),
+        }
+
+    def _publish(self, sample: Sample, derived: Derived) -> None:
+        overruns = self._sampler.overruns
+        self._own.polled(overruns - self._overruns_told)
+        self._overruns_told = overruns
+        self._page.publish(sample, derived)
+
+    def _unhealthy(self) -> str | None:
+        if self._sampler.latest is None and time.time() - self._started_at < 30:
+            return None
+        if self._page.fresh(time.monotonic()):
+            return None
+        return "the sampler makes no progress: a read of a kernel file has not come back"
+
+    def _not_ready(self) -> str | None:
+        if self.state == "STOPPING":
+            return "stopping"
+        return None if self._sampler.latest is not None else "no sample has been taken yet"
+
+    async def shrink(self, caches: Sequence[str] = ()) -> ShrinkResult:
+        """Shrink caches (none: all). Raises StormRejected (not allowed), SourceUnavailable, SourceDenied."""
+        if not self.config.shrink.enabled:
+            raise StormRejected(
+                "shrink_disabled", "shrinking is off: set shrink.enabled = true in the daemon's configuration"
+            )
+        return await asyncio.to_thread(shrink, self._root, caches)
+
+    async def _shrink_all(self) -> ShrinkResult:
+        return await self.shrink()
+
+    async def _reload_on_signal(self) -> None:
+        while True:
+            await self._hang_up.wait()
+            self._hang_up.clear()
+            try:
+                await self.reload()
+            except ConfigError as error:
+                log.error("reload_failed", extra={"fields": {"error": str(error), "kept": "the old configuration"}})
+
+    async def reload(self) -> None:
+        """Take the file's new content; on ConfigError the old configuration stays whole."""
+        self.state = "RELOADING"
+        try:
+            new = await asyncio.to_thread(configuration.load, self._config_path)
+        except ConfigError:
+            self._own.set_reload(False)
+            raise
+        finally:
+            self.state = "READY"
+        old = self.config
+        changed = [f"{section}.{key}" for section, key in _FIXED if _get(old, section, key) != _get(new, section, key)]
+        if changed:
+            log.warning("reload_needs_restart", extra={"fields": {"keys": changed}})
+        # The sockets stay where they are until a restart, and so does what is said about them.
+        self.config = new.model_copy(
+            update={
+                "metrics": old.metrics,
+                "control": new.control.model_copy(update={"socket": old.control.socket}),
+                "state": old.state,
+            }
+        )
+        logs.set_up(new.log.level, new.log.format)
+        self._sampler.replace_collect(Collectors(self._root, self.config).collect, new.poll.interval_seconds)
+        self._own.set_interval(new.poll.interval_seconds)
+        self._own.set_reload(True)
+        log.info("reloaded", extra={"fields": {"config": str(self._config_path or "built-in defaults")}})
+
+
+def _get(config: Config, section: str, key: str) -> object:
+    return getattr(getattr(config, section), key)
+
+
+def _named(group: asyncio.TaskGroup, name: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task of the daemon: when it fails, the group ends the daemon rather than leave it half alive."""
+    return group.create_task(work, name=name)

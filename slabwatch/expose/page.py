@@ -1,0 +1,105 @@
+"""The page that a scrape gets: rendered at most once for each poll and format, compressed at most once."""
+
+from __future__ import annotations
+
+import gzip as gzip_format
+import time
+from collections.abc import Callable
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, CONTENT_TYPE_PLAIN_1_0_0, choose_encoder
+
+from slabwatch.expose.own import OwnMetrics
+from slabwatch.expose.render import KernelPage
+from slabwatch.watch.derive import Derived
+from slabwatch.watch.sample import Sample
+
+_OPENMETRICS = "application/openmetrics-text"
+# All names here are plain ones, which "underscores" leaves as they are.
+_OPENMETRICS_1_0_0 = f"{_OPENMETRICS}; version=1.0.0; charset=utf-8; escaping=underscores"
+_TEXT_1_0_0 = f"{CONTENT_TYPE_PLAIN_1_0_0}; escaping=underscores"
+
+# A page of 112 kB: 0.5 ms and 12.7 kB; level 6 takes twice the time for 12.4 kB, level 9 eight times for 11.7 kB.
+_GZIP_LEVEL = 4
+_STALE_INTERVALS = 3
+_STALE_SECONDS_AT_LEAST = 30.0
+
+
+class MetricsPage:
+    """The last sample, as a page. ``clock`` gives the seconds that ``Sample.monotonic_seconds`` are counted in.
+
+    Not for use by several threads at once.
+    """
+
+    def __init__(self, own: OwnMetrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._own = own
+        self._clock = clock
+        self._kernel = KernelPage()
+        self._last: tuple[Sample, Derived] | None = None
+        self._kernel_text: dict[bool, bytes] = {}
+        self._bodies: dict[tuple[int, bool, bool], bytes] = {}
+
+    def publish(self, sample: Sample, derived: Derived) -> None:
+        """Makes this sample the one that is served. Call it once a sample; nothing is rendered until a scrape comes."""
+        self._kernel.observe(sample)
+        self._last = sample, derived
+        self._kernel_text.clear()
+        self._bodies.clear()
+
+    def fresh(self, now_monotonic: float) -> bool:
+        """Whether the last sample is young enough to be shown: max(3 x interval, 30 s)."""
+        if self._last is None:
+            return False
+        longest = max(_STALE_INTERVALS * (self._own.interval_seconds or 0.0), _STALE_SECONDS_AT_LEAST)
+        return now_monotonic - self._last[0].monotonic_seconds <= longest
+
+    def body(self, accept: str, gzip: bool) -> tuple[bytes, str]:
+        """The page, and its content type. ``accept``: the request's header ("" when it has none)."""
+        content_type = _content_type(accept)
+        openmetrics = content_type.startswith(_OPENMETRICS)
+        if not self.fresh(self._clock()):
+            body = self._stale(openmetrics)
+            return (_compress(body) if gzip else body), content_type
+        return self._current(openmetrics, gzip), content_type
+
+    def _current(self, openmetrics: bool, gzip: bool) -> bytes:
+        # What the daemon itself has to say may change between two polls (a reload, a storm): then the page is put
+        # together anew, with the kernel's part as it is.
+        key = self._own.revision, openmetrics, gzip
+        body = self._bodies.get(key)
+        if body is None:
+            if self._bodies and next(iter(self._bodies))[0] != self._own.revision:
+                self._bodies.clear()
+            body = _compress(self._current(openmetrics, False)) if gzip else self._whole(openmetrics)
+            self._bodies[key] = body
+        return body
+
+    def _whole(self, openmetrics: bool) -> bytes:
+        assert self._last is not None
+        kernel = self._kernel_text.get(openmetrics)
+        if kernel is None:
+            kernel = self._kernel_text[openmetrics] = self._kernel.render(*self._last, openmetrics=openmetrics)
+        return _ended(kernel + self._own.render(openmetrics), openmetrics)
+
+    def _stale(self, openmetrics: bool) -> bytes:
+        kernel = self._kernel.render_stale(self._last[0], openmetrics=openmetrics) if self._last else b""
+        return _ended(kernel + self._own.render(openmetrics), openmetrics)
+
+
+def _ended(body: bytes, openmetrics: bool) -> bytes:
+    return body + b"# EOF\n" if openmetrics else body
+
+
+def _compress(body: bytes) -> bytes:
+    return gzip_format.compress(body, _GZIP_LEVEL, mtime=0)
+
+
+def _content_type(accept: str) -> str:
+    # prometheus_client chooses the format; the answer's own header is one of three, because it would repeat
+    # whatever version and escaping were asked for (and fails on a version that is not a number).
+    try:
+        _, chosen = choose_encoder(accept)
+    except (TypeError, ValueError):
+        return CONTENT_TYPE_PLAIN_0_0_4
+    if chosen.startswith(_OPENMETRICS):
+        return _OPENMETRICS_1_0_0
+    return _TEXT_1_0_0 if chosen.startswith(CONTENT_TYPE_PLAIN_1_0_0) else CONTENT_TYPE_PLAIN_0_0_4

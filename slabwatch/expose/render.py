@@ -1,0 +1,276 @@
+"""The kernel's families as exposition text, made from columns.
+
+A label's prefix (``slabwatch_slab_objects{cache="dentry"} ``) is made once and kept while the column of names stays
+the same; the numbers arrive as text and leave as text. A family whose numbers did not change keeps its text whole.
+What has no value has no series, and a family without series has no ``# HELP`` and ``# TYPE`` either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from slabwatch.expose.metrics import KERNEL_METRICS, PREFIX, meminfo_metric
+from slabwatch.kernel.meminfo import MemInfo
+from slabwatch.watch.derive import Derived
+from slabwatch.watch.sample import CGROUP_COLUMNS, CacheInfo, Sample
+
+_HEADS = {
+    openmetrics: {metric.name: metric.head(openmetrics=openmetrics) for metric in KERNEL_METRICS}
+    for openmetrics in (False, True)
+}
+
+# The columns of SlabInfo that are passed on as they are, in the order of the table.
+_SLAB_COLUMNS = (
+    "active_objects",
+    "objects",
+    "object_size_bytes",
+    "objects_per_slab",
+    "pages_per_slab",
+    "active_slabs",
+    "slabs",
+)
+
+
+class KernelPage:
+    """Renders samples. Remembers prefixes and texts from one poll to the next, and the collectors' history.
+
+    Not for use by several threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._families: dict[str, _Family] = {}
+        self._caches = _Labels("cache")
+        self._cgroups = _Labels("cgroup")
+        self._meminfo = _MeminfoBlock()
+        self._slab_sysfs: tuple[CacheInfo, ...] = ()
+        self._slab_info = ""
+        self._last_success: dict[str, float] = {}
+        self._skipped: Counter[tuple[str, str]] = Counter()
+
+    def observe(self, sample: Sample) -> None:
+        """Takes a sample into the collectors' history. Call it once a sample, before it is rendered."""
+        for run in sample.collectors:
+            if run.success:
+                self._last_success[run.name] = sample.unix_seconds
+            for reason, count in run.skipped.items():
+                self._skipped[run.name, reason] += count
+
+    def render(self, sample: Sample, derived: Derived, *, openmetrics: bool) -> bytes:
+        """The sample's families in the text format or in OpenMetrics, without the latter's ``# EOF``."""
+        heads = _HEADS[openmetrics]
+        parts: list[str] = []
+        for name, text in self._slab(sample, derived):
+            parts += (heads[name], text)
+        if sample.meminfo is not None:
+            parts.append(self._meminfo.text(sample.meminfo))
+        for lines in (self._host(sample), self._cgroup(sample), self._collectors(sample)):
+            for name, text in lines:
+                parts += (heads[name], text)
+        return "".join(parts).encode()
+
+    def render_stale(self, sample: Sample, *, openmetrics: bool) -> bytes:
+        """What can still be said when ``sample`` is too old: no collector succeeds, and when each last did."""
+        heads = _HEADS[openmetrics]
+        names = [run.name for run in sample.collectors]
+        success = _lines("collector_success", "collector", [(name, "0") for name in names])
+        return "".join(heads[name] + text for name, text in (*success, *self._last_successes(names))).encode()
+
+    def _slab(self, sample: Sample, derived: Derived) -> Iterator[tuple[str, str]]:
+        slabinfo = sample.slabinfo
+        if slabinfo is not None:
+            labels = self._caches.of(slabinfo.names)
+            for column in _SLAB_COLUMNS:
+                yield from self._column(f"slab_{column}", labels, getattr(slabinfo, column))
+            yield from self._column("slab_size_bytes", labels, tuple(map(str, derived.cache_bytes)))
+            expected = [(cache, str(count)) for cache, count in derived.expected_objects.items()]
+            yield from _lines("slab_expected_objects", "cache", expected)
+        yield from _single("slab_unattributed_bytes", derived.unattributed_bytes)
+        if sample.slab_sysfs:
+            if sample.slab_sysfs != self._slab_sysfs:
+                self._slab_info = "".join(map(_slab_info, sample.slab_sysfs))
+                self._slab_sysfs = sample.slab_sysfs
+            yield "slab_info", self._slab_info
+
+    def _host(self, sample: Sample) -> Iterator[tuple[str, str]]:
+        if sample.process is not None:
+            yield from _single("processes", sample.process.processes)
+            yield from _single("threads", sample.process.threads)
+            yield from _single("forks_total", sample.process.forks)
+
+    def _cgroup(self, sample: Sample) -> Iterator[tuple[str, str]]:
+        cgroups = sample.cgroups
+        if cgroups is None:
+            return
+        labels = self._cgroups.of(cgroups.paths)
+        for column in CGROUP_COLUMNS:
+            if column in cgroups.columns:
+                yield from self._column(f"cgroup_{column}", labels, cgroups.columns[column])
+        yield from _single("cgroups", cgroups.visible)
+        yield from _single("cgroups_dying", cgroups.dying)
+        yield from _single("cgroups_unpopulated_kernel_bytes", cgroups.unpopulated_kernel_bytes)
+        yield from _single("cgroups_omitted", cgroups.omitted)
+
+    def _collectors(self, sample: Sample) -> Iterator[tuple[str, str]]:
+        runs = sample.collectors
+        names = [run.name for run in runs]
+        success = [(run.name, "1" if run.success else "0") for run in runs]
+        duration = [(run.name, repr(float(run.duration_seconds))) for run in runs]
+        yield from _lines("collector_success", "collector", success)
+        yield from _lines("collector_duration_seconds", "collector", duration)
+        yield from self._last_successes(names)
+        skipped = [
+            f'{PREFIX}collector_skipped_total{{collector="{_escape(name)}",reason="{_escape(reason)}"}} {count}\n'
+            for (name, reason), count in self._skipped.items()
+        ]
+        if skipped:
+            yield "collector_skipped_total", "".join(skipped)
+
+    def _last_successes(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        last = [(name, repr(float(self._last_success[name]))) for name in names if name in self._last_success]
+        yield from _lines("collector_last_success_timestamp_seconds", "collector", last)
+
+    def _column(self, name: str, labels: tuple[str, ...], values: Sequence[str | None]) -> Iterator[tuple[str, str]]:
+        family = self._families.get(name)
+        if family is None:
+            family = self._families[name] = _Family(name)
+        text = family.text(labels, values)
+        if text:
+            yield name, text
+
+
+class _Labels:
+    """Label parts (``{cache="dentry"} ``) of a column of names; the same tuple object while the names are equal."""
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._names: tuple[str, ...] = ()
+        self._parts: tuple[str, ...] = ()
+
+    def of(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names != self._names:
+            self._names = names
+            values = _distinct([_escape(name) for name in names], "#")
+            self._parts = tuple(f'{{{self._label}="{value}"}} ' for value in values)
+        return self._parts
+
+
+class _Family:
+    """The lines of one family with one label."""
+
+    def __init__(self, name: str) -> None:
+        self._name = PREFIX + name
+        self._labels: tuple[str, ...] = ()
+        self._values: Sequence[str | None] = ()
+        # Prefix, number, prefix, number, ..., newline: the numbers are replaced in place, then all is joined.
+        self._pieces: list[str] = []
+        self._text = ""
+
+    def text(self, labels: tuple[str, ...], values: Sequence[str | None]) -> str:
+        if labels is not self._labels:
+            self._pieces = [""] * (2 * len(labels))
+            self._pieces[::2] = [f"\n{self._name}{label}" for label in labels]
+            if labels:
+                self._pieces[0] = self._pieces[0][1:]
+                self._pieces.append("\n")
+        elif values == self._values:
+            return self._text
+        self._labels, self._values = labels, values
+        self._text = self._join(values)
+        return self._text
+
+    def _join(self, values: Sequence[str | None]) -> str:
+        if None in values:
+            lines = zip(self._labels, values, strict=True)
+            return "".join([f"{self._name}{label}{value}\n" for label, value in lines if value is not None])
+        self._pieces[1:-1:2] = values  # type: ignore[assignment]
+        return "".join(self._pieces)
+
+
+class _MeminfoBlock:
+    """All families of /proc/meminfo: one text with gaps for the numbers, kept while the keys stay the same."""
+
+    def __init__(self) -> None:
+        self._keys: tuple[str, ...] = ()
+        self._counts: frozenset[str] = frozenset()
+        self._pieces: list[str] = []
+
+    def text(self, meminfo: MemInfo) -> str:
+        keys = tuple(meminfo.values)
+        if keys != self._keys or meminfo.counts != self._counts:
+            self._keys, self._counts = keys, meminfo.counts
+            self._pieces = [""] * (2 * len(keys))
+            self._pieces[::2] = _meminfo_prefixes(keys, meminfo.counts)
+            self._pieces.append("\n")
+        if not keys:
+            return ""
+        self._pieces[1:-1:2] = map(str, meminfo.values.values())
+        return "".join(self._pieces)
+
+
+def _meminfo_prefixes(keys: Sequence[str], counts: frozenset[str]) -> list[str]:
+    metrics = [meminfo_metric(key, unitless=key in counts) for key in keys]
+    # All are gauges: their HELP and TYPE lines are the same in both formats but for quotes in HELP, which
+    # only a key of unheard-of form could bring in.
+    names = _distinct([metric.name for metric in metrics], "_")
+    prefixes = []
+    for metric, name in zip(metrics, names, strict=True):
+        metric = replace(metric, name=name, help=metric.help.replace('"', "'"))
+        prefixes.append(f"\n{metric.head(openmetrics=False)}{metric.full_name} ")
+    if prefixes:
+        prefixes[0] = prefixes[0][1:]
+    return prefixes
+
+
+def _slab_info(cache: CacheInfo) -> str:
+    labels = {
+        "cache": cache.name,
+        "aliases": ",".join(cache.aliases),
+        "reclaimable": _flag(cache.reclaimable),
+        "accounted": _flag(cache.accounted),
+    }
+    shown = ",".join(f'{label}="{_escape(value)}"' for label, value in labels.items())
+    return f"{PREFIX}slab_info{{{shown}}} 1\n"
+
+
+def _flag(value: bool | None) -> str:
+    return "" if value is None else str(value).lower()
+
+
+def _single(name: str, value: int | None) -> Iterator[tuple[str, str]]:
+    if value is not None:
+        yield name, f"{PREFIX}{name} {value}\n"
+
+
+def _lines(name: str, label: str, values: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    if values:
+        yield name, "".join([f'{PREFIX}{name}{{{label}="{_escape(key)}"}} {value}\n' for key, value in values])
+
+
+def _escape(value: str) -> str:
+    # A lone surrogate can not be encoded: it is spelled out, as the parsers do with bytes that are not UTF-8.
+    value = value.encode("utf-8", "backslashreplace").decode()
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _distinct(values: Sequence[str], separator: str) -> Sequence[str]:
+    """The values, each later double with a number: two series of one name would cost the whole scrape.
+
+    Doubles come about where different bytes are spelled alike, such as a cgroup named by the byte ff and one
+    named by the four characters ``\\xff``.
+    """
+    if len(set(values)) == len(values):
+        return values
+    taken = set(values)
+    used: Counter[str] = Counter()
+    result = []
+    for value in values:
+        used[value] += 1
+        chosen = value
+        while used[value] > 1 and chosen in taken:
+            chosen = f"{value}{separator}{used[value]}"
+            used[value] += chosen in taken
+        taken.add(chosen)
+        result.append(chosen)
+    return result

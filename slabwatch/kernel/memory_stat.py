@@ -1,0 +1,39 @@
+"""memory.stat of a memory cgroup: its memory by use.
+
+Kernel document: Documentation/admin-guide/cgroup-v2.rst ("memory.stat"), cgroup-v1/memory.rst. A sample (v2)::
+
+    kernel 204800
+    kernel_stack 0
+    slab_reclaimable 50264
+    slab_unreclaimable 151152
+    slab 201416
+
+Drift: v1 has no field for slab or kernel memory at all. v2 gained ``vmalloc`` and then ``kernel`` in 5.18 and 5.19.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slabwatch.kernel.flat_keyed import parse_flat_keyed
+
+PATH = "memory.stat"
+
+_PARTS = ("slab", "kernel_stack", "pagetables", "percpu", "sock", "vmalloc")
+
+
+def parse_memory_stat(data: bytes) -> dict[str, str]:
+    """All keys with their values as decimal text (bytes, or events for counters). Raises KernelParseError."""
+    return parse_flat_keyed(data, PATH)
+
+
+def kernel_bytes(stat: Mapping[str, str]) -> int | None:
+    """The kernel memory charged to this cgroup, None where the file does not tell (v1).
+
+    Before ``kernel`` was there it is the sum of its parts, as far as this kernel has them.
+    """
+    if "kernel" in stat:
+        return int(stat["kernel"])
+    if "slab" not in stat:
+        return None
+    return sum([int(stat[part]) for part in _PARTS if part in stat])

@@ -1,0 +1,307 @@
+"""The engine: a child process of the daemon that makes a storm's cgroups and loads them by its workers.
+
+Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove``), what happens goes to stdout as
+JSON lines. The end of stdin means that the daemon is gone: then everything is killed and removed, and the engine
+ends. Tasks live only while the engine does (see ``spawn``), so no order of deaths leaves one behind.
+
+Engine and workers run under ``python -I -S -E`` on the standard library alone, so that the memory map that is
+forked 100,000 times is a small one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+from slabwatch.storm import lifecycle, worker
+
+DRAIN_SECONDS = 20.0
+REMOVE_SECONDS = 30.0
+_TELL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything that the engine has to know, as JSON in its only argument. Paths are directories."""
+
+    storm_id: str
+    parent: str
+    home: str
+    version: int  # of the memory hierarchy
+    cgroups: int
+    tasks: int
+    kind: str
+    workers: int
+    live_tasks: int
+    at_once: int  # kind shell: cgroups at one time, over all workers
+    shell: str
+    limit_bytes: int  # memory limit of the storm's root; 0: none
+    limit_pids: int  # v2: pids.max of the storm's root; 0: none
+
+    def to_json(self) -> str:
+        """For the engine's argument."""
+        return json.dumps(asdict(self))
+
+
+@dataclass(slots=True)
+class _Child:
+    pid: int
+    orders: int
+    reports: int
+    report: worker.Report = field(default_factory=worker.Report)
+    unread: bytes = b""
+    status: int | None = None
+
+
+class Engine:
+    """One storm. ``tell`` writes an event for the daemon."""
+
+    def __init__(self, setup: Setup, tell: Callable[..., None]) -> None:
+        self.setup = setup
+        self.root = lifecycle.storm_root(setup.parent, setup.storm_id)
+        self._tell = tell
+        self._children: list[_Child] = []
+        self._life_read, self._life_write = os.pipe()
+        self._loaded_told = False
+        self._last_tell = 0.0
+
+    def create(self, interrupted: Callable[[], bool]) -> None:
+        """Make the storm's root with its limits, and its cgroups."""
+        setup = self.setup
+        if setup.version == 2:
+            _enable_controllers(setup.parent)
+        os.mkdir(self.root)
+        self._limit()
+        made = 0
+        for index in range(setup.cgroups):
+            os.mkdir(os.path.join(self.root, lifecycle.cgroup_name(index)))
+            made += 1
+            if made % 16 == 0:
+                if interrupted():
+                    break
+                if self._due():
+                    self._tell("create", cgroups=made)
+        self._tell("created", cgroups=made)
+
+    def load(self) -> None:
+        """Fork the workers; what they report is passed on by ``attend``."""
+        setup = self.setup
+        paths = lifecycle.own_children(self.root)
+        workers = max(1, min(setup.workers, len(paths)))
+        for index in range(workers):
+            work = worker.Work(
+                storm_id=setup.storm_id,
+                cgroups=paths[index::workers],
+                home=setup.home,
+                tasks=setup.tasks,
+                kind=setup.kind,
+                live_tasks=max(1, setup.live_tasks // workers),
+                at_once=max(1, setup.at_once // workers),
+                shell=setup.shell,
+            )
+            self._children.append(self._fork(work))
+
+    def attend(self, descriptors: list[int]) -> None:
+        """Read the reports that are there, wait for workers that have ended, tell the daemon now and then."""
+        for child in self._children:
+            if child.reports in descriptors:
+                self._read(child)
+            if child.status is None:
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    self._read(child)
+                    child.status = os.waitstatus_to_exitcode(status)
+        if not self._children:
+            return
+        if self._due():
+            self._tell("load", **self._totals())
+        dead = [child.status for child in self._children if child.status]
+        if dead:
+            raise RuntimeError(f"a worker ended with status {dead[0]}")
+        if not self._loaded_told and all(child.report.loaded for child in self._children):
+            self._loaded_told = True
+            self._tell("loaded", **self._totals())
+
+    def report_descriptors(self) -> list[int]:
+        """To be watched for input."""
+        return [child.reports for child in self._children if child.status is None]
+
+    def drain(self) -> None:
+        """End all tasks: by the workers, and after a deadline without them."""
+        for child in self._children:
+            try:
+                os.write(child.orders, worker.DRAIN)
+            except BrokenPipeError:
+                pass
+        self._wait_for_workers(DRAIN_SECONDS)
+        self.kill()
+        self._tell("drained", **self._totals())
+        self._children.clear()
+
+    def kill(self) -> None:
+        """End workers and tasks at once; they are waited for, a moment."""
+        for child in self._children:
+            if child.status is None:
+                os.kill(child.pid, signal.SIGKILL)
+        if self._life_write >= 0:
+            os.close(self._life_write)
+            self._life_write = -1
+        self._wait_for_workers(5.0)
+
+    def remove(self) -> None:
+        """Remove the cgroups, by name and place."""
+        swept = lifecycle.remove_root(self.root, deadline_seconds=REMOVE_SECONDS)
+        self._tell("removed", removed=swept.removed, left=swept.left)
+
+    def _wait_for_workers(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while True:
+            running = [child for child in self._children if child.status is None]
+            if not running or time.monotonic() > until:
+                return
+            ready, _, _ = select.select([child.reports for child in running], [], [], 0.05)
+            for child in running:
+                if child.reports in ready:
+                    self._read(child)
+                pid, status = os.waitpid(child.pid, os.WNOHANG)
+                if pid:
+                    self._read(child)
+                    child.status = os.waitstatus_to_exitcode(status)
+            if self._due():
+                self._tell("load", **self._totals())
+
+    def _fork(self, work: worker.Work) -> _Child:
+        orders_read, orders_write = os.pipe()
+        reports_read, reports_write = os.pipe()
+        os.set_blocking(reports_read, False)
+        engine = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            for child in self._children:
+                os.close(child.orders)
+                os.close(child.reports)
+            for descriptor in (orders_write, reports_read, self._life_write):
+                os.close(descriptor)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)  # stdout is the engine's alone
+            os.close(null)
+            worker.run(work, self._life_read, orders_read, reports_write, engine)
+        os.close(orders_read)
+        os.close(reports_write)
+        return _Child(pid, orders_write, reports_read)
+
+    def _read(self, child: _Child) -> None:
+        try:
+            data = os.read(child.reports, 65536)
+        except BlockingIOError:
+            return
+        *lines, child.unread = (child.unread + data).split(b"\n")
+        if lines:
+            child.report = worker.Report(*(int(number) for number in lines[-1].split()))
+
+    def _totals(self) -> dict[str, int]:
+        reports = [child.report for child in self._children]
+        names = ("cgroups", "started", "failed", "live", "peak")
+        return {name: sum(getattr(report, name) for report in reports) for name in names}
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_tell < _TELL_SECONDS:
+            return False
+        self._last_tell = now
+        return True
+
+    def _limit(self) -> None:
+        """Limits that hold even if the engine fails. A kernel without one of the files has the others."""
+        setup = self.setup
+        if setup.version == 2:
+            _enable_controllers(self.root)
+            limits = {"memory.max": setup.limit_bytes, "pids.max": setup.limit_pids}
+        else:
+            # Before 5.11 a root's figures hold those of its children only with use_hierarchy.
+            limits = {"memory.use_hierarchy": 1, "memory.limit_in_bytes": setup.limit_bytes}
+        for name, value in limits.items():
+            if value:
+                try:
+                    _write(os.path.join(self.root, name), str(value))
+                except OSError as error:
+                    print(f"engine: {name} of the storm's root not set: {error.strerror}", file=sys.stderr)
+
+
+def _enable_controllers(directory: str) -> None:
+    """v2: have memory and pids in the children of ``directory``. pids is a bonus, memory the point."""
+    with open(os.path.join(directory, "cgroup.subtree_control"), encoding="ascii") as file:
+        enabled = file.read().split()
+    for controller in ("memory", "pids"):
+        if controller in enabled:
+            continue
+        try:
+            _write(os.path.join(directory, "cgroup.subtree_control"), f"+{controller}")
+        except OSError:
+            if controller == "memory":
+                raise
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def serve(setup: Setup) -> int:
+    """Follow the daemon's orders until they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orders = _Orders()
+
+    def tell(at: str, **figures: object) -> None:
+        try:
+            os.write(1, (json.dumps({"at": at, **figures}) + "\n").encode())
+        except BrokenPipeError:
+            orders.closed = True
+
+    engine = Engine(setup, tell)
+    try:
+        while not orders.closed:
+            watched = [0, *engine.report_descriptors()]
+            ready, _, _ = select.select(watched, [], [], 0.2)
+            engine.attend(ready)
+            for order in orders.read() if 0 in ready else ():
+                if order == "create":
+                    engine.create(interrupted=lambda: bool(select.select([0], [], [], 0)[0]))
+                elif order == "load":
+                    engine.load()
+                elif order == "drain":
+                    engine.drain()
+                elif order == "remove":
+                    engine.remove()
+                    return 0
+    except Exception as error:  # the border of a process: said, cleaned up, ended
+        tell("failed", reason=f"{type(error).__name__}: {error}")
+    engine.kill()
+    engine.remove()
+    return 1
+
+
+class _Orders:
+    """Lines from stdin, unbuffered, so that select tells the truth."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._unread = b""
+
+    def read(self) -> list[str]:
+        data = os.read(0, 65536)
+        if not data:
+            self.closed = True
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return [str(json.loads(line)["do"]) for line in lines]
+
+
+def main() -> None:
+    """Entry point: ``python -I -S -E -c ... '<setup as JSON>'``."""
+    sys.exit(serve(Setup(**json.loads(sys.argv[1]))))

@@ -1,0 +1,242 @@
+"""Before a storm: what it will need, against what this host has. Nothing is created here.
+
+Each check carries its figure and its limit, for the refusal and for ``--dry-run``. The forecasts err on the side of
+too much: per task what was measured on 6.18 (task_struct, 16 KiB stack, and for tasks with a memory map of their
+own its page tables and VMAs), per cgroup its structures and per-CPU counters, and on kernels with caches for each
+cgroup the 0.5 MiB that a storm was seen to leave there.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from slabwatch.errors import KernelParseError, SourceUnavailable, StormRejected
+from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
+from slabwatch.host.root import KernelRoot
+from slabwatch.host.shrink import can_shrink
+from slabwatch.storm.plan import Plan
+
+KIB, MIB = 1024, 1024 * 1024
+
+TASK_BYTES = {"light": 40 * KIB, "fork": 160 * KIB, "exec": 400 * KIB, "shell": 1200 * KIB}
+CGROUP_BYTES = 64 * KIB
+CGROUP_BYTES_PER_CPU = 4 * KIB
+RESIDUE_BYTES = 512 * KIB  # a cgroup on kernels that keep slab caches for each cgroup (before 5.9)
+MAX_MEMCG_IDS = 65_535  # MEM_CGROUP_ID_MAX in mm/memcontrol.c
+SPARE_PIDS = 512  # left to everybody else
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """``figure`` is what the storm needs, ``limit`` what there is; ``code`` is the refusal's when it is not ok."""
+
+    name: str
+    ok: bool
+    code: str
+    text: str
+    figure: int | None = None
+    limit: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the control API."""
+        return {"name": self.name, "ok": self.ok, "figure": self.figure, "limit": self.limit, "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The checks, and where the storm would take place (None when there is no hierarchy)."""
+
+    checks: tuple[Check, ...]
+    hierarchy: MemoryHierarchy | None
+    parent: str  # kernel path of the parent's directory
+    home: str  # and of this process' own cgroup
+    memory_bytes: int
+
+    def refuse(self) -> None:
+        """Raise StormRejected for the first check that failed, with the texts of all that did."""
+        failed = [check for check in self.checks if not check.ok]
+        if failed:
+            first = failed[0]
+            raise StormRejected(
+                first.code, "; ".join(check.text for check in failed), figure=first.figure, limit=first.limit
+            )
+
+
+def workers_of(plan: Plan) -> int:
+    """Processes that load: one a CPU, or as many as asked for; a single one starts all the shells."""
+    cpus = os.cpu_count() or 1
+    return 1 if plan.kind == "shell" else min(plan.concurrency or cpus, plan.cgroups, 64)
+
+
+def examine(root: KernelRoot, plan: Plan, parent: str, min_available_ratio: float) -> Forecast:
+    """All checks of a plan on this host. Blocking; raises nothing but for defects."""
+    try:
+        hierarchy = find_memory_hierarchy(root)
+    except (SourceUnavailable, KernelParseError) as error:
+        check = Check("hierarchy", False, "kernel_can_not", f"no memory cgroups to storm in: {error}")
+        return Forecast((check,), None, "", "", 0)
+    directory = hierarchy.directory(parent)
+    home = hierarchy.directory(_own_cgroup(root, hierarchy))
+    per_cgroup = CGROUP_BYTES + CGROUP_BYTES_PER_CPU * (os.cpu_count() or 1)
+    if keeps_caches_per_cgroup(root, hierarchy):
+        per_cgroup += RESIDUE_BYTES
+    memory = plan.cgroups * per_cgroup + plan.live_tasks * TASK_BYTES[plan.kind]
+    checks = (
+        _privileges(root, hierarchy, directory),
+        *_memory(root, hierarchy, directory, memory, min_available_ratio),
+        *_pids(root, hierarchy, directory, plan),
+        *_cgroup_ids(root, plan),
+        *_programs(plan),
+        *_shrink(root, plan),
+    )
+    return Forecast(checks, hierarchy, directory, home, memory)
+
+
+def keeps_caches_per_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> bool:
+    """Whether this kernel has slab caches for each cgroup: memory.kmem.slabinfo has content.
+
+    The file is there and empty since commit 9855609bde03 ("mm: memcg/slab: use a single set of kmem_caches for all
+    accounted allocations") (in v5.9); on v2 it never was, so that old v2 kernels can not be told from new ones.
+    """
+    try:
+        for name in ("", *root.list_directory(hierarchy.mount_point)):
+            path = posixpath.join(hierarchy.mount_point, name, "memory.kmem.slabinfo")
+            if root.exists(path) and root.read(path).count(b"\n") > 2:
+                return True
+    except (SourceUnavailable, KernelParseError):
+        pass
+    return False
+
+
+def _own_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> str:
+    try:
+        own = root.read_own_cgroup()
+    except (SourceUnavailable, KernelParseError):
+        return "/"
+    path = own.unified if hierarchy.version == 2 else own.by_controller.get("memory")
+    return hierarchy.below_mount(path or "/")
+
+
+def _privileges(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) -> Check:
+    name = "privileges"
+    if not root.live:
+        return Check(
+            name, False, "kernel_can_not", f"{root.root} is a recorded host: storms need the running kernel's root"
+        )
+    if not root.exists(directory):
+        text = f"the storm's parent {directory} does not exist: make it, or change storm.parent"
+        return Check(name, False, "bad_plan", text)
+    writable = root.can_write(directory) and root.can_write(directory + "/cgroup.procs")
+    if not writable:
+        text = (
+            f"no right to make cgroups in {directory}: run as root, or have this subtree delegated and set storm.parent"
+        )
+        return Check(name, False, "not_permitted", text)
+    if hierarchy.version == 2 and not _offers_memory(root, directory):
+        text = f"{directory}: the memory controller is not offered to its children (cgroup.controllers)"
+        return Check(name, False, "kernel_can_not", text)
+    return Check(name, True, "", f"may make cgroups in {directory}")
+
+
+def _offers_memory(root: KernelRoot, directory: str) -> bool:
+    try:
+        return b"memory" in root.read(directory + "/cgroup.controllers").split()
+    except SourceUnavailable:
+        return False
+
+
+def _memory(
+    root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, memory: int, min_ratio: float
+) -> Iterator[Check]:
+    meminfo = root.read_meminfo()
+    available, total = meminfo.get("MemAvailable"), meminfo.get("MemTotal")
+    if available is not None and total is not None:
+        spare = max(0, available - int(total * min_ratio))
+        text = (
+            f"the storm may take {memory // MIB} MiB; {spare // MIB} MiB are available above the floor of "
+            f"{min_ratio:.0%} of MemTotal (storm.min_available_ratio)"
+        )
+        yield Check("memory", memory <= spare, "lack_of_memory", text, memory, spare)
+    limit_file, usage_file = (
+        ("memory.max", "memory.current")
+        if hierarchy.version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    )
+    for path in _ancestors(hierarchy, directory):
+        limit, usage = _limit(root, f"{path}/{limit_file}"), _limit(root, f"{path}/{usage_file}") or 0
+        if limit is not None and limit < 1 << 62:
+            room = max(0, limit - usage)
+            text = f"{path} leaves {room // MIB} MiB below its {limit_file}; the storm may take {memory // MIB} MiB"
+            yield Check("memory limit", memory <= room, "lack_of_memory", text, memory, room)
+
+
+def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, plan: Plan) -> Iterator[Check]:
+    # A shell and its sleep, for each script; one worker a CPU and the engine.
+    needed = plan.live_tasks * (2 if plan.kind == "shell" else 1) + workers_of(plan) + 1
+    threads = root.read_loadavg().threads
+    for file in ("pid_max", "threads-max"):
+        limit = _limit(root, f"/proc/sys/kernel/{file}")
+        if limit is not None:
+            room = max(0, limit - threads - SPARE_PIDS)
+            text = (
+                f"{needed} tasks at one time; kernel.{file} {limit} leaves {room} "
+                f"({threads} threads now, {SPARE_PIDS} kept for others)"
+            )
+            yield Check(file, needed <= room, "lack_of_pids", text, needed, room)
+    if hierarchy.version != 2:
+        return
+    for path in _ancestors(hierarchy, directory):
+        limit = _limit(root, f"{path}/pids.max")
+        if limit is not None:
+            room = max(0, limit - (_limit(root, f"{path}/pids.current") or 0))
+            text = f"{needed} tasks at one time; pids.max of {path} leaves {room}"
+            yield Check("pids.max", needed <= room, "lack_of_pids", text, needed, room)
+
+
+def _cgroup_ids(root: KernelRoot, plan: Plan) -> Iterator[Check]:
+    try:
+        used = next((row.num_cgroups for row in root.read_controllers() if row.name == "memory"), 0)
+    except (SourceUnavailable, KernelParseError):
+        used = 0
+    room = MAX_MEMCG_IDS - used
+    text = f"{plan.cgroups} memory cgroups; {room} of {MAX_MEMCG_IDS} ids are free (dying cgroups hold theirs)"
+    yield Check("cgroup ids", plan.cgroups + 1 <= room, "lack_of_cgroup_ids", text, plan.cgroups + 1, room)
+
+
+def _programs(plan: Plan) -> Iterator[Check]:
+    wanted = {"exec": "/bin/cat", "shell": f"/bin/{plan.shell}"}.get(plan.kind)
+    if wanted:
+        found = os.access(wanted, os.X_OK)
+        yield Check("program", found, "lack_of_program", f"{wanted} is {'there' if found else 'missing: install it'}")
+
+
+def _shrink(root: KernelRoot, plan: Plan) -> Iterator[Check]:
+    if not plan.shrink:
+        return
+    try:
+        can_shrink(root)
+    except SourceUnavailable as error:
+        text = f"can not shrink: {error}. With --no-shrink the storm runs, but can not tell retained from pinned"
+        yield Check("shrink", False, "kernel_can_not", text)
+    else:
+        yield Check("shrink", True, "", "may shrink caches")
+
+
+def _ancestors(hierarchy: MemoryHierarchy, directory: str) -> Iterator[str]:
+    """The directory and those above it, up to the hierarchy's mount."""
+    while True:
+        yield directory
+        if directory == hierarchy.mount_point or len(directory) <= len(hierarchy.mount_point):
+            return
+        directory = posixpath.dirname(directory)
+
+
+def _limit(root: KernelRoot, path: str) -> int | None:
+    try:
+        return root.read_counter(path)
+    except (SourceUnavailable, KernelParseError):
+        return None

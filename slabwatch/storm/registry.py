@@ -1,0 +1,233 @@
+"""The storms of this daemon: at most one runs, finished ones are on disk, and what earlier daemons left is removed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from slabwatch.config import Config
+from slabwatch.errors import KernelParseError, SourceUnavailable, StormRejected
+from slabwatch.expose.own import OwnMetrics
+from slabwatch.host.facts import read_facts, relevant_config
+from slabwatch.host.hierarchy import find_memory_hierarchy
+from slabwatch.host.root import KernelRoot
+from slabwatch.host.shrink import ShrinkResult
+from slabwatch.host.slab_sysfs import SlabSysfs
+from slabwatch.storm import lifecycle, preflight
+from slabwatch.storm.plan import Caps, Plan, make_plan
+from slabwatch.storm.record import summary
+from slabwatch.storm.runner import Measure, StormRun, Surroundings
+from slabwatch.storm.store import RecordStore
+
+RECOVER_SECONDS = 20.0
+_REMEMBERED_KEYS = 64
+
+log = logging.getLogger(__name__)
+
+
+class StormRegistry:
+    """Starts, finds, stops and lists storms. ``config`` gives the configuration that holds now."""
+
+    def __init__(
+        self,
+        root: KernelRoot,
+        config: Callable[[], Config],
+        measure: Measure,
+        shrink: Callable[[], Awaitable[ShrinkResult]],
+        metrics: OwnMetrics,
+    ) -> None:
+        self.running: StormRun | None = None
+        self.leftover_cgroups = 0
+        self._root = root
+        self._config = config
+        self._measure = measure
+        self._shrink = shrink
+        self._metrics = metrics
+        self._store = RecordStore(config().state_directory(), config().storm.keep_records)
+        self._last: StormRun | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._by_key: OrderedDict[str, StormRun] = OrderedDict()
+        self._starting = asyncio.Lock()
+        self._closed = False
+        self._summaries: list[dict[str, Any]] = []
+        self._told = (0, 0)  # tasks started and failed of the running storm, as counted in the metrics
+
+    async def recover(self) -> None:
+        """At the daemon's start: list the records, and remove what is left of storms that nobody runs any more.
+
+        No storm begins before it is done.
+        """
+        async with self._starting:
+            await self._recover()
+
+    async def _recover(self) -> None:
+        self._summaries = await asyncio.to_thread(self._store.summaries)
+        if self._summaries and (record := await asyncio.to_thread(self._store.load, self._summaries[0]["id"])):
+            self._metrics.set_last_storm(record)
+        if not self._root.live or not self._config().storm.enabled:
+            return
+        try:
+            parent = find_memory_hierarchy(self._root).directory(self._config().storm.parent)
+            swept = await asyncio.to_thread(lifecycle.remove_orphans, parent, deadline_seconds=RECOVER_SECONDS)
+        except (SourceUnavailable, KernelParseError, OSError) as error:
+            log.info("storm_recovery_impossible", extra={"fields": {"error": str(error)}})
+            return
+        self._note_leftover(len(swept.left))
+        if swept.removed or swept.killed or swept.left:
+            fields = {"removed": swept.removed, "killed": swept.killed, "left": swept.left}
+            log.warning("storm_leftovers_removed", extra={"fields": fields})
+
+    async def start(self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None) -> StormRun:
+        """Begin a storm. The same key gives the same storm. Raises StormRejected."""
+        async with self._starting:
+            if idempotency_key is not None and idempotency_key in self._by_key:
+                return self._by_key[idempotency_key]
+            if self.running is not None:
+                text = f"storm {self.running.id} is running, in phase {self.running.phase}: wait for it, or stop it"
+                raise StormRejected("storm_running", text, running=self.running.id)
+            if self._closed:
+                raise StormRejected("stopping", "the daemon is stopping")
+            plan, forecast = await self._examine(wishes)
+            forecast.refuse()
+            run = StormRun(_new_id(), plan, forecast, requested_by, await self._surroundings())
+            self.running = run
+            self._told = (0, 0)
+            self._task = asyncio.create_task(self._carry_out(run), name=f"storm {run.id}")
+            if idempotency_key is not None:
+                self._by_key[idempotency_key] = run
+                while len(self._by_key) > _REMEMBERED_KEYS:
+                    self._by_key.popitem(last=False)
+            log.info("storm_started", extra={"fields": {"storm": run.id, "plan": plan.as_dict(), "by": requested_by}})
+            return run
+
+    async def forecast(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
+        """Plan and checks, without a storm. Raises StormRejected for a plan that is refused as such."""
+        plan, forecast = await self._examine(wishes)
+        checks = [check.as_dict() for check in forecast.checks]
+        return {"plan": plan.as_dict(), "checks": checks, "accepted": all(check.ok for check in forecast.checks)}
+
+    def find(self, storm_id: str) -> StormRun | None:
+        """The running storm or the last one, by id."""
+        return next((run for run in (self.running, self._last) if run is not None and run.id == storm_id), None)
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """One line a storm, newest first, the running one included."""
+        run = self.running
+        if run is None:
+            return list(self._summaries)
+        seconds = round(time.time() - run.started_at, 1)
+        now: dict[str, Any] = {
+            "id": run.id,
+            "outcome": "running",
+            "preset": run.plan.preset,
+            "requested_by": run.requested_by,
+        }
+        now |= {"started_at": run.started_at, "seconds": seconds, "verdict": None}
+        return [now | {"cgroups": run.plan.cgroups, "tasks": run.plan.total_tasks}, *self._summaries]
+
+    def record(self, storm_id: str) -> dict[str, Any] | None:
+        """A finished storm's record; also that of a storm that could not be written to disk. Blocking."""
+        if self._last is not None and self._last.id == storm_id and self._last.record is not None:
+            return self._last.record
+        return self._store.load(storm_id)
+
+    def request_stop(self, storm_id: str | None, reason: str) -> StormRun | None:
+        """Ask the running storm (None: whichever runs) to stop; None when it does not run."""
+        run = self.running
+        if run is None or (storm_id is not None and run.id != storm_id):
+            return None
+        run.request_stop(reason)
+        return run
+
+    async def close(self, seconds: float) -> None:
+        """The daemon stops: end the running storm, and wait for its cleanup up to the deadline."""
+        self._closed = True
+        if self.running is None or self._task is None:
+            return
+        self.running.request_stop("the daemon stops")
+        await asyncio.wait((self._task,), timeout=seconds)
+
+    async def _examine(self, wishes: Mapping[str, Any]) -> tuple[Plan, preflight.Forecast]:
+        config = self._config()
+        if not config.storm.enabled:
+            raise StormRejected(
+                "storm_disabled", "storms are off: set storm.enabled = true in the daemon's configuration"
+            )
+        caps = Caps(
+            max_cgroups=config.storm.max_cgroups,
+            max_tasks=config.storm.max_tasks,
+            max_live_tasks=config.storm.max_live_tasks,
+            max_ttl_seconds=config.storm.max_ttl_seconds,
+            shrink_enabled=config.shrink.enabled,
+        )
+        plan = make_plan(wishes, caps)
+        arguments = (self._root, plan, config.storm.parent, config.storm.min_available_ratio)
+        return plan, await asyncio.to_thread(preflight.examine, *arguments)
+
+    async def _surroundings(self) -> Surroundings:
+        host, reclaimable = await asyncio.to_thread(_describe_host, self._root)
+        floor = int(host["memory_bytes"] * self._config().storm.min_available_ratio)
+        return Surroundings(self._measure, self._shrink, host, reclaimable, floor, self._progress)
+
+    async def _carry_out(self, run: StormRun) -> None:
+        try:
+            record = await run.run()
+        except Exception:
+            log.exception("storm_defect", extra={"fields": {"storm": run.id}})
+            run.events.add("end", outcome="failed", reason="defect in slabwatch: see the daemon's log", record=None)
+            return
+        finally:
+            self._last, self.running = run, None
+            self._progress(run)
+            self._metrics.storm_progress(None, 0)
+            self._note_leftover(len(run.left))
+        self._metrics.storm_finished(record)
+        self._summaries.insert(0, summary(record))
+        del self._summaries[self._config().storm.keep_records :]
+        log.info("storm_ended", extra={"fields": {**summary(record), "reason": record["reason"], "left": run.left}})
+        try:
+            await asyncio.to_thread(self._store.save, record)
+        except OSError as error:
+            text = f"the record could not be written: {error}. It is kept in memory until the next storm"
+            run.events.add("warning", message=text)
+            log.error(
+                "record_not_written", extra={"fields": {"storm": run.id, "error": str(error), **record["verdict"]}}
+            )
+        run.events.add("end", outcome=record["outcome"], reason=record["reason"], record=record)
+
+    def _progress(self, run: StormRun) -> None:
+        started, failed = run.counts.get("started", 0), run.counts.get("failed", 0)
+        self._metrics.storm_tasks(started - self._told[0], failed - self._told[1])
+        self._told = (started, failed)
+        self._metrics.storm_progress(run.phase, run.counts.get("live", 0))
+
+    def _note_leftover(self, count: int) -> None:
+        self.leftover_cgroups = count
+        self._metrics.set_leftover(count)
+
+
+def _new_id() -> str:
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def _describe_host(root: KernelRoot) -> tuple[dict[str, Any], dict[str, bool]]:
+    """The record's ``host``, and which caches are reclaimable as far as sysfs tells. Blocking."""
+    meminfo = root.read_meminfo()
+    host: dict[str, Any] = {
+        **read_facts(root).as_dict(),
+        "page_size": root.page_size,
+        "cpus": os.cpu_count() or 1,
+        "memory_bytes": meminfo.get("MemTotal") or 0,
+        "kernel_config": relevant_config(root),
+    }
+    try:
+        caches = SlabSysfs(root).caches(root.read_slabinfo().names)
+    except (SourceUnavailable, KernelParseError):
+        return host, {}
+    return host, {cache.name: cache.reclaimable for cache in caches if cache.reclaimable is not None}

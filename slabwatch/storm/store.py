@@ -1,0 +1,70 @@
+"""Finished storms on disk: one JSON file each in the state directory, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slabwatch.storm.record import FORMAT, summary
+
+_ID = re.compile(r"[0-9a-z-]{1,64}\Z")
+
+log = logging.getLogger(__name__)
+
+
+class RecordStore:
+    """Keeps the newest ``keep`` records. Blocking: call it in a thread."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        self._directory = directory / "storms"
+        self._keep = keep
+
+    def save(self, record: Mapping[str, Any]) -> None:
+        """Write one, then drop the oldest beyond the bound. Raises OSError; what was there before stays."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        target = self._directory / f"{record['id']}.json"
+        partial = target.with_suffix(".partial")
+        try:
+            with open(partial, "w", encoding="utf-8") as file:
+                json.dump(record, file, separators=(",", ":"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        for old in self._files()[self._keep :]:
+            old.unlink(missing_ok=True)
+
+    def load(self, storm_id: str) -> dict[str, Any] | None:
+        """One record, None when there is none of that id."""
+        if not _ID.match(storm_id):
+            return None
+        return self._read(self._directory / f"{storm_id}.json")
+
+    def summaries(self) -> list[dict[str, Any]]:
+        """All, newest first; a file that can not be read is logged and left alone."""
+        records = (self._read(path) for path in self._files())
+        return [summary(record) for record in records if record]
+
+    def _files(self) -> list[Path]:
+        # An id begins with its start time, so that names sort by age.
+        return sorted(self._directory.glob("*.json"), reverse=True)
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if record["format"] > FORMAT:
+                raise ValueError(f"its format {record['format']} is newer than this slabwatch")
+            summary(record)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("record_unreadable", extra={"fields": {"path": str(path), "error": str(error)}})
+            return None
+        return dict(record)

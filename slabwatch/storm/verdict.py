@@ -1,0 +1,191 @@
+"""The answer of a storm: what grew, what went back by itself, what a shrink gave back, what stayed. Pure.
+
+Sizes are bytes of slabs (slabs x pages x page size), because whole slabs are what the host has lost. They are
+counted from the ``created`` snapshot (the cgroups are there, no task yet) where there is one, so that what the
+cgroups themselves take is not laid at the tasks' door; it goes when they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CLASSES = ("released", "retained", "pinned", "inconclusive")
+# kselftest tolerates as much between kernel memory counters: tools/testing/selftests/cgroup/test_kmem.c
+TOLERANCE_PAGES_PER_CPU = 64
+# What stays beyond the tolerance counts for the whole verdict from this share of the growth on.
+MATERIAL_RATIO = 0.10
+# Baseline noise, or other processes' forks, beyond this share of the storm's own make its figures untrustworthy.
+NOISE_RATIO = 0.5
+# Reclaimable where sysfs does not tell: what their names have been in every kernel.
+RECLAIMABLE_NAMES = ("dentry", "inode_cache", "_inode_cache", "radix_tree_node", "buffer_head", "kmalloc-rcl-")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the tolerance depends on."""
+
+    cpus: int
+    page_size: int
+
+    @property
+    def tolerance_bytes(self) -> int:
+        """For one cache, without noise."""
+        return TOLERANCE_PAGES_PER_CPU * self.cpus * self.page_size
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One snapshot, as the verdict needs it: bytes by cache, and meminfo's SUnreclaim."""
+
+    caches: Mapping[str, int]
+    sunreclaim_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that is judged. ``loaded`` is the peak. ``noise_bytes``: how much each cache swung in the baseline."""
+
+    start: State
+    loaded: State
+    settled: State
+    shrunk: State | None
+    noise_bytes: Mapping[str, int]
+    noise_sunreclaim_bytes: int
+    reclaimable: frozenset[str]
+    tasks_started: int
+    forks_observed: int | None
+    outcome: str
+
+
+def is_reclaimable(cache: str, told: Mapping[str, bool]) -> bool:
+    """Whether the shrinkers can free the cache's objects (SReclaimable): such growth is no finding."""
+    if cache in told:
+        return told[cache]
+    return any(cache == name or cache.endswith(name) or cache.startswith(name) for name in RECLAIMABLE_NAMES)
+
+
+def judge_caches(evidence: Evidence, host: Host) -> list[dict[str, Any]]:
+    """One row a cache that grew or stayed, by growth, as in the record's ``caches``.
+
+    ``retained_bytes`` is what stayed after the settle time; of that, ``released_by_shrink_bytes`` went with the
+    shrink and ``pinned_bytes`` did not (both None without a shrink).
+    """
+    rows = [
+        _judge_cache(cache, evidence, host) for cache in evidence.loaded.caches.keys() | evidence.settled.caches.keys()
+    ]
+    rows = [row for row in rows if row["growth_bytes"] > 0 or row["retained_bytes"] > 0]
+    return sorted(rows, key=lambda row: (-row["growth_bytes"], -row["retained_bytes"], row["cache"]))
+
+
+def _judge_cache(cache: str, evidence: Evidence, host: Host) -> dict[str, Any]:
+    start = evidence.start.caches.get(cache, 0)
+    settled = evidence.settled.caches.get(cache, 0)
+    growth = max(evidence.loaded.caches.get(cache, 0), settled) - start
+    stayed = max(0, settled - start)
+    released: int | None = None
+    pinned: int | None = None
+    if evidence.shrunk is not None:
+        pinned = min(stayed, max(0, evidence.shrunk.caches.get(cache, 0) - start))
+        released = stayed - pinned
+    tolerance = host.tolerance_bytes + evidence.noise_bytes.get(cache, 0)
+    if stayed <= tolerance:
+        verdict = "released"
+    elif pinned is not None and released is not None and pinned > max(tolerance, released):
+        verdict = "pinned"
+    else:
+        verdict = "retained"
+    return {
+        "cache": cache,
+        "verdict": verdict,
+        "reclaimable": cache in evidence.reclaimable,
+        "growth_bytes": growth,
+        "retained_bytes": stayed,
+        "released_by_shrink_bytes": released,
+        "pinned_bytes": pinned,
+    }
+
+
+def judge(evidence: Evidence, host: Host) -> dict[str, Any]:
+    """The record's ``verdict``: about unreclaimable slab as a whole, from SUnreclaim and the caches that explain it."""
+    rows = [row for row in judge_caches(evidence, host) if not row["reclaimable"]]
+    start = evidence.start.sunreclaim_bytes
+    figures: dict[str, Any] = dict.fromkeys(
+        ("growth_bytes", "retained_bytes", "released_by_shrink_bytes", "pinned_bytes", "explained_ratio")
+    )
+    if start is not None and evidence.settled.sunreclaim_bytes is not None:
+        stayed = max(0, evidence.settled.sunreclaim_bytes - start)
+        figures["growth_bytes"] = max((evidence.loaded.sunreclaim_bytes or 0) - start, stayed)
+        figures["retained_bytes"] = stayed
+        if evidence.shrunk is not None and evidence.shrunk.sunreclaim_bytes is not None:
+            figures["pinned_bytes"] = min(stayed, max(0, evidence.shrunk.sunreclaim_bytes - start))
+            figures["released_by_shrink_bytes"] = stayed - figures["pinned_bytes"]
+        if stayed:
+            explained = sum(
+                evidence.settled.caches.get(row["cache"], 0) - evidence.start.caches.get(row["cache"], 0)
+                for row in rows
+            )
+            figures["explained_ratio"] = round(explained / stayed, 3)
+    doubt = _doubt(evidence, figures, host)
+    if doubt:
+        return {"class": "inconclusive", **figures, "reason": doubt}
+    verdict, reason = _conclude(rows, figures, evidence.shrunk is not None, host)
+    return {"class": verdict, **figures, "reason": reason}
+
+
+def _doubt(evidence: Evidence, figures: Mapping[str, Any], host: Host) -> str:
+    """Why the figures can not be trusted; "" when they can."""
+    if evidence.outcome != "completed":
+        return f"the storm did not run to its end: it was {evidence.outcome}"
+    growth = figures["growth_bytes"]
+    if growth is None:
+        return "SUnreclaim could not be read before and after"
+    if not evidence.settled.caches:
+        return "the caches could not be read: no /proc/slabinfo"
+    noise = evidence.noise_sunreclaim_bytes
+    if noise > max(host.tolerance_bytes, NOISE_RATIO * growth):
+        return (
+            f"SUnreclaim moved by {_mib(noise)} in the baseline, before the storm, which made it grow by {_mib(growth)}"
+        )
+    if evidence.forks_observed is not None:
+        foreign = evidence.forks_observed - evidence.tasks_started
+        if foreign > max(2000, NOISE_RATIO * evidence.tasks_started):
+            return (
+                f"other load: the kernel counted {evidence.forks_observed} forks from start to settled, "
+                f"{evidence.tasks_started} of them the storm's"
+            )
+    return ""
+
+
+def _conclude(rows: list[dict[str, Any]], figures: Mapping[str, Any], shrunk: bool, host: Host) -> tuple[str, str]:
+    growth, stayed = figures["growth_bytes"], figures["retained_bytes"]
+    beyond = [row for row in rows if row["verdict"] != "released"]
+    in_caches = sum(row["retained_bytes"] for row in beyond)
+    spread = stayed > max(8 * host.tolerance_bytes, growth / 3)  # no cache stands out, but together they do
+    if not spread and in_caches <= max(host.tolerance_bytes, MATERIAL_RATIO * growth):
+        rest = f"; {_mib(in_caches)} stayed in {len(beyond)} caches beyond their tolerance" if beyond else ""
+        return "released", (
+            f"{_mib(growth - stayed)} of the {_mib(growth)} by which SUnreclaim grew went back by themselves "
+            f"within the settle time{rest}"
+        )
+    names = ", ".join(row["cache"] for row in sorted(beyond, key=lambda row: -row["retained_bytes"])[:3])
+    where = f", most of it in {names}" if names else ", spread thinly over many caches"
+    if not shrunk:
+        return "retained", f"{_mib(stayed)} stayed{where}; not told apart from pinned: no shrink was run"
+    judged = beyond or rows
+    released = sum(row["released_by_shrink_bytes"] or 0 for row in judged)
+    pinned = sum(row["pinned_bytes"] or 0 for row in judged)
+    if released >= pinned:
+        return (
+            "retained",
+            f"{_mib(stayed)} stayed{where}; a shrink gave back {_mib(figures['released_by_shrink_bytes'])}",
+        )
+    return (
+        "pinned",
+        f"{_mib(stayed)} stayed{where}; a shrink gave back only {_mib(figures['released_by_shrink_bytes'])}",
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1024 * 1024):.1f} MiB"

@@ -1,0 +1,1 @@
+"""The fixed-interval sampler, the frozen sample and what is derived from it."""

@@ -1,0 +1,1 @@
+"""Tests of slabwatchctl, against the control server over a pretended daemon."""

@@ -1,0 +1,94 @@
+"""Arguments: usage errors, options before and after the verb, light help, completion."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from slabwatch.cli.ctl import main
+from slabwatch.cli.parser import parse
+
+HEAVY = ("aiohttp", "asyncio", "pydantic", "rich", "shtab", "slabwatch.config", "slabwatch.control")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["stats"],
+        ["top", "--sort", "name"],
+        ["top", "--limit", "-1"],
+        ["top", "--limit", "many"],
+        ["storm", "--preset", "hurricane"],
+        ["storm", "--cgroups", "0"],
+        ["storm", "--hold", "nan"],
+        ["storm", "--hold", "-1"],
+        ["storm", "--settle", "long"],
+        ["storm", "--detach", "--dry-run"],
+        ["storm", "--detach", "--expect", "released"],
+        ["storm", "--dry-run", "--expect", "released"],
+        ["storm", "--expect", "good"],
+        ["storm", "--pre", "smoke"],
+        ["completion", "cmd"],
+    ],
+)
+def test_wrong_usage_is_1(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert "usage: slabwatchctl" in err
+    assert "--help" in err
+
+
+def test_common_options_before_and_after_the_verb() -> None:
+    for argv in (["--host", "unix:///a", "--json", "top"], ["top", "--host", "unix:///a", "--json"]):
+        args = parse(argv)
+        assert (args.host, args.json) == ("unix:///a", True)
+    args = parse(["--json", "--host", "unix:///a", "top", "--host", "unix:///b"])
+    assert (args.host, args.json) == ("unix:///b", True)
+    args = parse(["top"])
+    assert (args.host, args.json) == (None, False)
+
+
+def test_numbers_may_have_separators() -> None:
+    assert parse(["storm", "--cgroups", "1,000"]).cgroups == 1000
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["storm", "--help"], ["--version"], ["nothing"]])
+def test_help_needs_nothing_heavy(argv: list[str]) -> None:
+    code = (
+        "import sys; from slabwatch.cli.ctl import main; main(sys.argv[1:]); "
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for code in range(9):
+        assert f"\n  {code}  " in out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert "slabwatchctl" in out
+    for word in ("cgroups", "--preset" if shell != "tcsh" else "preset", "seed-once", "unexplained"):
+        assert word in out
+
+
+def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["completion", "bash"])
+    script = capsys.readouterr().out + (
+        'complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_slabwatchctl; echo "${COMPREPLY[*]}"; }\n'
+        "complete_words slabwatchctl do\n"
+        "complete_words slabwatchctl storm --preset se\n"
+        "complete_words slabwatchctl --json cgroups --sort ''\n"
+    )
+    done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["doctor", "seed seed-once", "kernel slab dying"]
