@@ -64,7 +64,8 @@ class Control(Section):
     operators: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Users (names or uids) that may run storms, shrink and reload, besides root and the daemon's own user.",
+        description="Users (names or uids) that may run storms, shrink and reload, "
+        "besides root and the daemon's own user.",
     )
 
 

@@ -9,7 +9,7 @@ import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import Any, Self
 
 from slabwatch.cli import storm_tables
 from slabwatch.cli.exit_codes import Exit, exit_for_code
@@ -45,15 +45,20 @@ async def storm(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
         screen.say("Nothing was started.")
         return Exit.USAGE
     wishes["on_disconnect"] = "continue" if args.detach else "stop"
-    started = await client.post("/v1/storms", wishes, {"Idempotency-Key": uuid.uuid4().hex})
-    if args.detach:
-        if screen.as_json:
-            screen.json_line(started)
-        else:
-            print(started["id"])
-        return Exit.DONE
-    screen.say(f"Storm {started['id']}: {storm_tables.plan_words(started['plan'])}. Ctrl-C stops it.")
-    return await _to_the_end(client, screen, started["id"], started["plan"], args.expect, lease=True)
+    with CtrlC() as ctrl_c:
+        started = await client.post("/v1/storms", wishes, {"Idempotency-Key": uuid.uuid4().hex})
+        if args.detach:
+            if screen.as_json:
+                screen.json_line(started)
+            else:
+                print(started["id"])
+            return Exit.DONE
+        screen.say(f"Storm {started['id']}: {storm_tables.plan_words(started['plan'])}. Ctrl-C stops it.")
+        record = await _followed(client, screen, started["id"], started["plan"], ctrl_c, lease=True)
+    if record is None:
+        screen.say(f"Storm {started['id']} is being stopped: `slabwatchctl follow {started['id']}` shows how it ends.")
+        return Exit.INTERRUPTED
+    return _end(record, args.expect, screen)
 
 
 def _accepted(forecast: Mapping[str, Any]) -> Exit:
@@ -91,7 +96,14 @@ async def follow(client: ControlClient, args: Namespace, screen: Screen) -> Exit
             "no storm is running: `slabwatchctl storms` lists those that have ended", code="none_running"
         )
     plan = (await client.get(f"/v1/storms/{storm_id}"))["plan"]
-    return await _to_the_end(client, screen, storm_id, plan, None, lease=False)
+    with CtrlC() as ctrl_c:
+        record = await _followed(client, screen, storm_id, plan, ctrl_c, lease=False)
+    if record is None:
+        screen.say(
+            f"Storm {storm_id} goes on without this terminal: `slabwatchctl follow {storm_id}` shows how it ends."
+        )
+        return Exit.INTERRUPTED
+    return _end(record, None, screen)
 
 
 async def _running_id(client: ControlClient) -> str | None:
@@ -141,25 +153,42 @@ async def _finished_id(client: ControlClient) -> str:
     raise ControlError("no storm has ended yet: `slabwatchctl storm` runs a small one", code="unknown_storm")
 
 
-async def _to_the_end(
-    client: ControlClient, screen: Screen, storm_id: str, plan: Mapping[str, Any], expect: str | None, *, lease: bool
-) -> Exit:
-    progress = progress_for(screen, plan)
-    try:
-        record = await _record(client, storm_id, progress, lease=lease)
-    finally:
-        progress.close()
-    if record is None:
-        what = "is being stopped" if lease else "goes on without this terminal"
-        screen.say(f"Storm {storm_id} {what}: `slabwatchctl follow {storm_id}` shows how it ends.")
-        return Exit.INTERRUPTED
-    if not screen.as_json:
-        screen.page(storm_tables.verdict_page(record))
-    return judge(record, expect, screen)
+class CtrlC:
+    """While it is entered, Ctrl-C interrupts nothing but calls what ``calls`` was given, once for each time.
+
+    What came before ``calls`` is made up for: a storm that is just being started must not escape.
+    """
+
+    def __init__(self) -> None:
+        self._early = 0
+        self._handler: Callable[[], None] | None = None
+
+    def calls(self, handler: Callable[[], None]) -> None:
+        self._handler = handler
+        for _ in range(self._early):
+            handler()
+
+    def _came(self) -> None:
+        if self._handler is None:
+            self._early += 1
+        else:
+            self._handler()
+
+    def __enter__(self) -> Self:
+        self._before = signal.getsignal(signal.SIGINT)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._came)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, self._before)
 
 
-async def _record(client: ControlClient, storm_id: str, progress: Progress, *, lease: bool) -> dict[str, Any] | None:
+async def _followed(
+    client: ControlClient, screen: Screen, storm_id: str, plan: Mapping[str, Any], ctrl_c: CtrlC, *, lease: bool
+) -> dict[str, Any] | None:
     """Show events until the end, and return the record; None after Ctrl-C (with a lease, after the second)."""
+    progress = progress_for(screen, plan)
     following = asyncio.create_task(_events(client, storm_id, progress, lease=lease))
     stopping: list[asyncio.Task[None]] = []
 
@@ -170,18 +199,25 @@ async def _record(client: ControlClient, storm_id: str, progress: Progress, *, l
         else:
             following.cancel()
 
-    with _on_sigint(interrupted):
-        try:
-            return await following
-        except asyncio.CancelledError:
-            if not following.cancelled():
-                raise  # it is this task that is being cancelled
-            return None
-        finally:
-            # Whether its answer has come or not: the storm has ended, or the lease that ends here stops it.
-            for task in stopping:
-                task.cancel()
-            await asyncio.gather(*stopping, return_exceptions=True)
+    ctrl_c.calls(interrupted)
+    try:
+        return await following
+    except asyncio.CancelledError:
+        if not following.cancelled():
+            raise  # it is this task that is being cancelled
+        return None
+    finally:
+        # Whether its answer has come or not: the storm has ended, or the lease that ends here stops it.
+        for task in stopping:
+            task.cancel()
+        await asyncio.gather(*stopping, return_exceptions=True)
+        progress.close()
+
+
+def _end(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:
+    if not screen.as_json:
+        screen.page(storm_tables.verdict_page(record))
+    return judge(record, expect, screen)
 
 
 async def _events(client: ControlClient, storm_id: str, progress: Progress, *, lease: bool) -> dict[str, Any]:
@@ -203,18 +239,6 @@ async def _ask_to_stop(client: ControlClient, storm_id: str, progress: Progress)
         await client.post(f"/v1/storms/{storm_id}/stop", {"reason": "Ctrl-C"})
     except ControlError as error:
         progress.say(f"It could not be stopped: {error}")
-
-
-@contextmanager
-def _on_sigint(handler: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGINT)
-    loop.add_signal_handler(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, before)
 
 
 def judge(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:

@@ -26,7 +26,7 @@ RELEVANT_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class KernelFacts:
-    """``allocator``: slub, slab or unknown. ``kmem_accounting``: on, off or unknown. ``cgroup_mode``: v1, v2, hybrid, none."""
+    """``allocator``: slub, slab, unknown. ``cgroup_mode``: v1, v2, hybrid, none. ``kmem_accounting``: on, off, unknown."""
 
     release: str
     allocator: str
@@ -66,7 +66,7 @@ def relevant_config(root: KernelRoot) -> dict[str, str]:
 
 
 def kmem_accounting(root: KernelRoot, mode: str) -> str:
-    """Whether slab objects are charged to cgroups: ``cgroup.memory=nokmem`` turns it off, and a storm then shows nothing."""
+    """Whether slab objects are charged to cgroups: on, off (``cgroup.memory=nokmem``) or unknown."""
     try:
         options = ",".join(root.read_cmdline().get("cgroup.memory", ())).split(",")
     except (SourceUnavailable, KernelParseError):

@@ -111,7 +111,8 @@ def _allocator(root: KernelRoot, config: Config) -> Iterator[Finding]:
         yield Finding("merged caches", "info", f"not told: {error}")
         return
     merged = sum(map(len, directories.values()))
-    text = f"{merged} of {len(directories) + merged} cache names share another's slabs: a row may hold several kinds of objects"
+    names = len(directories) + merged
+    text = f"{merged} of {names} cache names share another's slabs: a row may hold several kinds of objects"
     yield Finding("merged caches", "info" if merged else "ok", text)
 
 

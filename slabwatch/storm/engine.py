@@ -10,6 +10,7 @@ forked 100,000 times is a small one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -135,10 +136,8 @@ class Engine:
     def drain(self) -> None:
         """End all tasks: by the workers, and after a deadline without them."""
         for child in self._children:
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 os.write(child.orders, worker.DRAIN)
-            except BrokenPipeError:
-                pass
         self._wait_for_workers(DRAIN_SECONDS)
         self.kill()
         self._tell("drained", **self._totals())

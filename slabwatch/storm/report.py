@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 _SLABINFO_HEADER = (
@@ -49,7 +49,7 @@ def csv_report(record: Mapping[str, Any]) -> str:
 
 def _head(record: Mapping[str, Any]) -> str:
     plan, host, tasks, cgroups = record["plan"], record["host"], record["tasks"], record["cgroups"]
-    started = datetime.fromtimestamp(record["started_at"], timezone.utc)
+    started = datetime.fromtimestamp(record["started_at"], UTC)
     phases = ", ".join(f"{phase['name']} {phase['seconds']:.1f}" for phase in record["phases"])
     lines = [
         f"Storm {record['id']}: {record['outcome']}" + (f" ({record['reason']})" if record["reason"] else ""),
@@ -82,7 +82,8 @@ def _state(heading: str, snapshot: Mapping[str, Any]) -> str:
         lines.append(_SLABINFO_HEADER)
         lines.append(
             f"{row['cache']:<17} {row['active_objects']:>6} {row['objects']:>6} {row['object_size_bytes']:>6} "
-            f"{row['objects_per_slab']:>4} {row['pages_per_slab']:>4} : slabdata {row['active_slabs']:>6} {row['slabs']:>6}"
+            f"{row['objects_per_slab']:>4} {row['pages_per_slab']:>4} : "
+            f"slabdata {row['active_slabs']:>6} {row['slabs']:>6}"
         )
     lines.append(f"Number of running processes : {_known(snapshot['processes'])}")
     return "\n".join(lines)
@@ -110,14 +111,11 @@ def _verdict(record: Mapping[str, Any]) -> str:
     verdict = record["verdict"]
     lines = ["", f"Verdict: {verdict['class']}", "-------------", verdict["reason"]]
     if verdict.get("growth_bytes") is not None:
-        lines.append(
-            f"SUnreclaim grew by {_mib(verdict['growth_bytes'])}; {_mib(verdict['retained_bytes'])} of it stayed"
-            + (
-                f", {_mib(verdict['released_by_shrink_bytes'])} went with a shrink, {_mib(verdict['pinned_bytes'])} is pinned"
-                if verdict["pinned_bytes"] is not None
-                else ""
-            )
-        )
+        stayed = f"SUnreclaim grew by {_mib(verdict['growth_bytes'])}; {_mib(verdict['retained_bytes'])} of it stayed"
+        if verdict["pinned_bytes"] is not None:
+            released, pinned = _mib(verdict["released_by_shrink_bytes"]), _mib(verdict["pinned_bytes"])
+            stayed += f", of which a shrink gave back {released} and {pinned} is pinned"
+        lines.append(f"{stayed}.")
     if verdict.get("explained_ratio") is not None:
         lines.append(f"The caches explain {verdict['explained_ratio']:.0%} of what stayed.")
     return "\n".join(lines) + "\n"

@@ -27,6 +27,8 @@ from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import Sample
 
 SAMPLE_SECONDS = 1.0
+# As kselftest gives them: tools/testing/selftests/cgroup/test_kmem.c
+DYING_SECONDS = 8.0
 _LIMIT_SLACK_BYTES = 256 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -142,6 +144,17 @@ class StormRun:
         async with self._phase("cleanup"):
             await self._engine.order("remove", until="removed")
             await self._engine.end(5.0)
+            await self._snapshot("removed")
+            await self._wait_for_dying()
+
+    async def _wait_for_dying(self) -> None:
+        """The kernel takes removed cgroups down in the background: what is still dying after this time is held."""
+        before = self._snapshots["baseline"]["cgroups_dying"]
+        until = time.monotonic() + DYING_SECONDS
+        while (after := self._snapshots["removed"]["cgroups_dying"]) is not None and after > (before or 0):
+            if time.monotonic() > until:
+                return
+            await self._pause(SAMPLE_SECONDS / 2)
             await self._snapshot("removed")
 
     def _setup(self) -> Setup:

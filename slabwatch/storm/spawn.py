@@ -101,9 +101,10 @@ def _keep_worker_data_from_children(libc: ctypes.CDLL, stacks: int) -> None:
     our tasks are known.
     """
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    libc.__errno_location.restype = ctypes.c_void_p
+    errno_location = libc["__errno_location"]
+    errno_location.restype = ctypes.c_void_p
     stdin = ctypes.c_void_p.in_dll(libc, "stdin").value or 0
-    needed = (libc.__errno_location(), stacks, stdin)
+    needed = (errno_location(), stacks, stdin)
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as lines:
         maps = [line.split(maxsplit=5) for line in lines]
     files = [fields[5].strip() if len(fields) > 5 else "" for fields in maps]
@@ -113,9 +114,9 @@ def _keep_worker_data_from_children(libc: ctypes.CDLL, stacks: int) -> None:
     for fields, file, (start, end) in zip(maps, files, ranges, strict=True):
         bss_of_libc = file == "" and before == libc_file  # a library's .bss is an anonymous map right behind it
         writable = fields[1].startswith("rw")
-        if writable and file not in ("[stack]", libc_file) and not bss_of_libc:
-            if not any(start <= address < end for address in needed):
-                libc.madvise(start, end - start, mmap.MADV_DONTFORK)
+        used = file in ("[stack]", libc_file) or bss_of_libc or any(start <= address < end for address in needed)
+        if writable and not used:
+            libc.madvise(start, end - start, mmap.MADV_DONTFORK)
         before = file
 
 

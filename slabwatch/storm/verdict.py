@@ -164,13 +164,12 @@ def _conclude(rows: list[dict[str, Any]], figures: Mapping[str, Any], shrunk: bo
     in_caches = sum(row["retained_bytes"] for row in beyond)
     spread = stayed > max(8 * host.tolerance_bytes, growth / 3)  # no cache stands out, but together they do
     if not spread and in_caches <= max(host.tolerance_bytes, MATERIAL_RATIO * growth):
-        rest = f"; {_mib(in_caches)} stayed in {len(beyond)} caches beyond their tolerance" if beyond else ""
+        rest = f"; {_mib(in_caches)} stayed beyond the tolerance in {_names(beyond)}" if beyond else ""
         return "released", (
             f"{_mib(growth - stayed)} of the {_mib(growth)} by which SUnreclaim grew went back by themselves "
             f"within the settle time{rest}"
         )
-    names = ", ".join(row["cache"] for row in sorted(beyond, key=lambda row: -row["retained_bytes"])[:3])
-    where = f", most of it in {names}" if names else ", spread thinly over many caches"
+    where = f", most of it in {_names(beyond)}" if beyond else ", spread thinly over many caches"
     if not shrunk:
         return "retained", f"{_mib(stayed)} stayed{where}; not told apart from pinned: no shrink was run"
     judged = beyond or rows
@@ -185,6 +184,11 @@ def _conclude(rows: list[dict[str, Any]], figures: Mapping[str, Any], shrunk: bo
         "pinned",
         f"{_mib(stayed)} stayed{where}; a shrink gave back only {_mib(figures['released_by_shrink_bytes'])}",
     )
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    largest = sorted(rows, key=lambda row: -row["retained_bytes"])
+    return ", ".join(row["cache"] for row in largest[:3])
 
 
 def _mib(size: int) -> str:

@@ -7,6 +7,7 @@ numbers (see ``Report``), orders come as single bytes. Standard library only: se
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -124,15 +125,11 @@ class Worker:
         """End the ``count`` oldest tasks and wait for them."""
         ending = [self._alive.popleft() for _ in range(min(count, len(self._alive)))]
         for pid in ending:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         for number, pid in enumerate(ending):
-            try:
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-            except ChildProcessError:
-                pass
             self._forget(pid)
             self.report.live -= 1
             if number % 64 == 0:

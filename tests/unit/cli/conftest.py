@@ -18,6 +18,7 @@ import pytest
 from slabwatch.cli.ctl import main
 from slabwatch.control.listen import start_unix
 from slabwatch.control.server import make_app
+from slabwatch.control.streams import EventStreams
 from tests.unit.control.pretended import Pretended, PretendedStorm
 
 R = TypeVar("R")
@@ -28,6 +29,7 @@ class Backstage:
     """The server's side: a pretended daemon, and the loop that it lives in."""
 
     daemon: Pretended
+    streams: EventStreams
     path: Path
     loop: asyncio.AbstractEventLoop
 
@@ -38,6 +40,11 @@ class Backstage:
     def start(self, coroutine: Coroutine[Any, Any, R]) -> Any:
         """Run it there, and do not wait."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    async def follower(self) -> None:
+        """Wait until somebody follows the storm."""
+        while not self.streams.open_streams:
+            await asyncio.sleep(0.01)
 
     def play(self, act: Callable[[PretendedStorm], Coroutine[Any, Any, Any]]) -> None:
         """Once a storm has been started, let it take this course."""
@@ -58,8 +65,10 @@ def backstage(tmp_path: Path) -> Iterator[Backstage]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     daemon, path = Pretended(), tmp_path / "s.sock"
-    runner = asyncio.run_coroutine_threadsafe(start_unix(make_app(daemon.services()), path), loop).result(10)
-    yield Backstage(daemon, path, loop)
+    streams = EventStreams(daemon.services())
+    starting = start_unix(make_app(daemon.services(), streams), path)
+    runner = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
+    yield Backstage(daemon, streams, path, loop)
 
     async def close() -> None:
         await runner.cleanup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import signal
@@ -193,12 +194,23 @@ def _sigint() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+async def _asked_to_stop(storm: PretendedStorm) -> None:
+    while not storm.stop_reasons:
+        await asyncio.sleep(0.01)
+
+
+def _running(backstage: Backstage) -> PretendedStorm:
+    storm = backstage.daemon.storms.running
+    assert storm
+    return storm
+
+
 def test_ctrl_c_stops_and_follows_to_the_end(ctl: Ctl, backstage: Backstage) -> None:
     async def act(storm: PretendedStorm) -> None:
         await _course(storm)
+        await backstage.follower()
         _sigint()
-        while not storm.stop_reasons:
-            await storm.progress(15.0)
+        await _asked_to_stop(storm)
         await storm.end("stopped", "inconclusive")
 
     backstage.play(act)
@@ -206,17 +218,36 @@ def test_ctrl_c_stops_and_follows_to_the_end(ctl: Ctl, backstage: Backstage) -> 
     assert ran.code == 7
     assert "Stopping, and cleaning up." in ran.err
     assert "Storm storm-1 stopped" in ran.out
-    running = backstage.daemon.storms.running
-    assert running
-    assert running.stop_reasons == ["Ctrl-C"]
+    assert _running(backstage).stop_reasons == ["Ctrl-C"]
+
+
+def test_ctrl_c_while_the_storm_is_being_started(
+    ctl: Ctl, backstage: Backstage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storms = backstage.daemon.storms
+    start = storms.start
+
+    async def interrupted_start(wishes: Any, **more: Any) -> PretendedStorm:
+        _sigint()
+        return await start(wishes, **more)
+
+    async def act(storm: PretendedStorm) -> None:
+        await _asked_to_stop(storm)
+        await storm.end("stopped", "inconclusive")
+
+    monkeypatch.setattr(storms, "start", interrupted_start)
+    backstage.play(act)
+    ran = ctl("storm")
+    assert ran.code == 7
+    assert _running(backstage).stop_reasons == ["Ctrl-C"]
 
 
 def test_ctrl_c_twice_leaves(ctl: Ctl, backstage: Backstage) -> None:
     async def act(storm: PretendedStorm) -> None:
         await _course(storm)
+        await backstage.follower()
         _sigint()
-        while not storm.stop_reasons:
-            await storm.progress(15.0)
+        await _asked_to_stop(storm)
         _sigint()
 
     backstage.play(act)
@@ -226,30 +257,35 @@ def test_ctrl_c_twice_leaves(ctl: Ctl, backstage: Backstage) -> None:
     assert "is being stopped" in ran.err
 
 
-def test_ctrl_c_when_the_daemon_does_not_want_to_stop(ctl: Ctl, backstage: Backstage) -> None:
-    async def act(storm: PretendedStorm) -> None:
-        await _course(storm)
-        storm.id = "another"  # the daemon no longer knows it by its id
-        _sigint()
+def test_ctrl_c_when_the_stop_is_refused(ctl: Ctl, backstage: Backstage, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = asyncio.Event()
 
-    async def end(storm: PretendedStorm) -> None:
-        await act(storm)
-        for _ in range(20):
-            await storm.progress(16.0)
+    def request_stop(storm_id: str, reason: str) -> None:
+        refused.set()
+        raise StormRejected("stopping", "the daemon is stopping already")
+
+    async def act(storm: PretendedStorm) -> None:
+        await backstage.follower()
+        _sigint()
+        await refused.wait()
+        # Its answer is on the way to the client, which follows on all the same.
+        await asyncio.sleep(0.2)
         await storm.end()
 
-    backstage.play(end)
+    monkeypatch.setattr(backstage.daemon.storms, "request_stop", request_stop)
+    backstage.play(act)
     ran = ctl("storm")
     assert ran.code == 0
+    assert "It could not be stopped: the daemon is stopping already" in ran.err
 
 
 def test_follow_leaves_the_storm_alone(ctl: Ctl, backstage: Backstage) -> None:
     ctl("storm", "--detach")
-    storm = backstage.daemon.storms.running
-    assert storm
+    storm = _running(backstage)
 
     async def act() -> None:
         await _course(storm)
+        await backstage.follower()
         _sigint()
 
     backstage.start(act())
