@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from slabwatch.cli.exit_codes import Exit, exit_for
 from slabwatch.cli.parser import make_parser, parse
+from slabwatch.cli.words import printable
 from slabwatch.errors import ControlError
 
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _completion(args) if args.verb == "completion" else _ask(args)
         sys.stdout.flush()
     except ControlError as error:
-        print(f"slabwatchctl: {error}", file=sys.stderr)
+        print(f"slabwatchctl: {printable(str(error))}", file=sys.stderr)
         return exit_for(error)
     except KeyboardInterrupt:
         print(file=sys.stderr)  # the terminal has written ^C

@@ -185,7 +185,8 @@ def _cell(value: Value, kind: Kind, *, plain: bool) -> str:
         case "mib":
             text = f"{value / MIB:,.2f}"
         case "growth":
-            text = f"{value / MIB:+,.2f}" if value else "0.00"
+            text = f"{value / MIB:+,.2f}"
+            text = "0.00" if text in ("+0.00", "-0.00") else text
         case "percent":
             text = f"{value:.0f}"
         case "duration":

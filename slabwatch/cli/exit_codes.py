@@ -42,6 +42,7 @@ _OF_CODE = {
     "not_allowed": Exit.NOT_ALLOWED,
     "not_permitted": Exit.NOT_ALLOWED,
     "kernel_can_not": Exit.KERNEL_CAN_NOT,
+    "no_record": Exit.UNTRUSTED,
 }
 
 

@@ -141,7 +141,7 @@ class JsonLines:
 
     def take(self, event: Event) -> None:
         self._screen.json_line({key: value for key, value in event.items() if key != "record"})
-        if event["event"] == "end":
+        if event.get("record"):
             self._screen.json_line(event["record"])
 
     def say(self, text: str) -> None:

@@ -50,25 +50,24 @@ def forecast_page(answer: Mapping[str, Any]) -> Page:
 def plan_words(plan: Mapping[str, Any]) -> str:
     """The storm in one line."""
     cgroups, tasks = plan["cgroups"], plan["tasks"]
-    return f"{plan['preset']}, {many(cgroups, 'cgroup')} x {tasks:,} = {many(cgroups * tasks, 'task')} of kind {plan['kind']}"
+    size = f"{many(cgroups, 'cgroup')} x {tasks:,} = {many(cgroups * tasks, 'task')}"
+    return f"{plan['preset']}, {size} of kind {plan['kind']}"
 
 
 def _timing(plan: Mapping[str, Any]) -> str:
-    shrink = "with a shrink" if plan["shrink"] else "without a shrink"
+    phases = ", ".join(f"{name} {duration(plan[f'{name}_seconds'])}" for name in ("baseline", "hold", "settle"))
     return (
-        f"{plan['kind_text']}; at most {plan['live_tasks']:,} alive at one time; baseline {duration(plan['baseline_seconds'])}, "
-        f"hold {duration(plan['hold_seconds'])}, settle {duration(plan['settle_seconds'])}, {shrink}; "
-        f"at most {duration(plan['ttl_seconds'])} in all."
+        f"{plan['kind_text']}; at most {plan['live_tasks']:,} alive at one time; {phases}, "
+        f"{'with' if plan['shrink'] else 'without'} a shrink; at most {duration(plan['ttl_seconds'])} in all."
     )
 
 
 def verdict_page(record: Mapping[str, Any], caches: int = 10) -> Page:
     """How a storm ended, and what it proved."""
     verdict, tasks, cgroups = record["verdict"], record["tasks"], record["cgroups"]
-    seconds = sum(phase["seconds"] for phase in record["phases"])
     title = (
         f"Storm {record['id']} {record['outcome']}: {many(tasks['started'], 'task')} "
-        f"in {many(cgroups['created'], 'cgroup')}, {duration(seconds)}"
+        f"in {many(cgroups['created'], 'cgroup')}, {duration(record['seconds'])}"
     )
     page: list[Grid | Note | str] = [title]
     if record.get("reason"):

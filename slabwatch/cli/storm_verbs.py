@@ -27,6 +27,7 @@ WISHES = {
     "tasks": "tasks",
     "kind": "kind",
     "concurrency": "concurrency",
+    "live": "live_tasks",
     "hold": "hold_seconds",
     "settle": "settle_seconds",
     "shrink": "shrink",
@@ -226,12 +227,18 @@ async def _events(client: ControlClient, storm_id: str, progress: Progress, *, l
         async for event in events:
             progress.take(event)
             if event["event"] == "end":
-                record: dict[str, Any] = event["record"]
-                return record
+                return _record_of(storm_id, event)
     raise ControlError(
         f"{client.name}: the daemon went away, so how storm {storm_id} ended is not known. When it is back, "
         f"`slabwatchctl report {storm_id}` tells",
     )
+
+
+def _record_of(storm_id: str, end: Mapping[str, Any]) -> dict[str, Any]:
+    record: dict[str, Any] | None = end["record"]
+    if record is None:
+        raise ControlError(f"storm {storm_id} {end['outcome']}, and left no record: {end['reason']}", code="no_record")
+    return record
 
 
 async def _ask_to_stop(client: ControlClient, storm_id: str, progress: Progress) -> None:

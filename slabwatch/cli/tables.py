@@ -37,12 +37,13 @@ def status_page(status: Status) -> Page:
             ("leftover", f"{many(storm['leftover_cgroups'], 'cgroup')} of earlier storms could not be removed yet")
         )
     rows += [
-        ("shrink", "allowed" if status["shrink"]["enabled"] else "off: [shrink] enabled in the daemon's configuration"),
+        ("shrink", "allowed" if status["shrink"]["enabled"] else "off: shrink.enabled in the daemon's configuration"),
         ("metrics", status["metrics_url"]),
         ("socket", status["socket"]),
         ("you", f"{you['user']} (uid {you['uid']}), {you['role']}"),
     ]
-    title = f"slabwatch {status['version']}  {status['state']}  pid {status['pid']}  up {duration(status['uptime_seconds'])}"
+    up = f"up {duration(status['uptime_seconds'])}"
+    title = "  ".join((f"slabwatch {status['version']}", status["state"], f"pid {status['pid']}", up))
     return (title, Grid(PAIRS, rows, header=False))
 
 
@@ -67,7 +68,7 @@ def _storm_words(enabled: bool, running: RunningStorm | None) -> str:
             f"{running['id']} in phase {running['phase'] or 'starting'} for {duration(running['seconds'])} in all: "
             f"{plan['preset']}, {plan['cgroups']:,} x {plan['tasks']:,} {plan['kind']}, by {running['requested_by']}"
         )
-    return "allowed, none is running" if enabled else "off: [storm] enabled in the daemon's configuration"
+    return "allowed, none is running" if enabled else "off: storm.enabled in the daemon's configuration"
 
 
 def sorted_caches(caches: Caches, sort: str) -> Caches:
@@ -184,7 +185,8 @@ def cgroups_page(cgroups: Cgroups, limit: int, sort: str) -> Page:
 def _cgroup_sums(cgroups: Cgroups) -> str:
     parts = [f"{many(cgroups['visible'], 'memory cgroup')} (v{cgroups['version']})"]
     if cgroups["dying"] is not None:
-        parts.append(f"{cgroups['dying']:,} more are dying: removed, but still held by objects charged to them")
+        dying = f"{cgroups['dying']:,} more are" if cgroups["dying"] else "none is"
+        parts.append(f"{dying} dying (removed, but still held by objects charged to them)")
     if cgroups["unpopulated_kernel_bytes"] is not None:
         parts.append(f"{mib(cgroups['unpopulated_kernel_bytes'])} of kernel memory in cgroups without a task")
     if cgroups["omitted"]:
@@ -198,7 +200,7 @@ def doctor_page(answer: Mapping[str, Any]) -> Page:
     for finding in answer["findings"]:
         text = str(finding["finding"])
         remedy = finding.get("remedy")
-        rows.append((str(finding["state"]), str(finding["name"]), f"{text}. {remedy}" if remedy else text))
+        rows.append((str(finding["state"]), str(finding["name"]), f"{text}. To do: {remedy}" if remedy else text))
     columns = (Column("state", "state"), Column("what"), Column("finding", gives="wrap"))
     return (Grid(columns, rows),)
 

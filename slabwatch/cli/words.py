@@ -27,11 +27,8 @@ def duration(seconds: float) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
-    for unit, size, lesser, lesser_size in (("d", 86400, "h", 3600), ("h", 3600, "min", 60)):
-        if whole >= size:
-            break
-    else:
-        unit, size, lesser, lesser_size = "min", 60, "s", 1
+    units = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+    size, unit, lesser_size, lesser = next(row for row in units if whole >= row[0])
     rest = whole % size // lesser_size
     return f"{whole // size} {unit} {rest} {lesser}" if rest else f"{whole // size} {unit}"
 

@@ -61,7 +61,7 @@ class ControlClient:
         try:
             async with self._opened().get(path, timeout=timeout) as response:
                 await _raise_for(response)
-                async for line in _lines(response.content):
+                async for line in lines_of(response.content):
                     yield _decoded(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
@@ -118,7 +118,8 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
     raise ControlError(message, status=response.status, code=code)
 
 
-async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def lines_of(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of a stream, however they arrive."""
     # Not the reader's own lines: these are limited to what fits into its buffer, and a record does not.
     parts: list[bytes] = []
     size = 0

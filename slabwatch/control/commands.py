@@ -110,7 +110,8 @@ class Commands:
                 {"id": storm_id, "stopping": storm.outcome is None, "outcome": storm.outcome}, status=202
             )
         ended = storms.find(storm_id)
-        outcome = ended.outcome if ended else (storms.record(storm_id) or {}).get("outcome")
+        record = None if ended else await asyncio.to_thread(storms.record, storm_id)
+        outcome = ended.outcome if ended else (record or {}).get("outcome")
         if outcome is None:
             raise Problem("unknown_storm", f"no storm {storm_id} is known here: `slabwatchctl storms` lists them")
         # To stop what has already ended is no fault: it is as it was asked to be.
@@ -121,7 +122,7 @@ class Commands:
         fields["caches"] = asked.caches
         if not self._services.config().shrink.enabled:
             raise Problem(
-                "shrink_disabled", "the daemon's configuration does not allow it: set enabled = true under [shrink]"
+                "shrink_disabled", "shrinking is off: set shrink.enabled = true in the daemon's configuration"
             )
         running = self._services.storms.running
         if running is not None:

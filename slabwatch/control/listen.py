@@ -51,10 +51,10 @@ async def start_unix(app: web.Application, path: Path, owner: str = "", group: s
         _make_directory(path.parent, uid, gid)
         with _locked(path.parent):
             _clear_the_place(path)
-            listener = _bind(path, uid, gid)
+            listener, made = _bind(path, uid, gid)
     except OSError as error:
         raise ConfigError(f"control.socket: can not listen at {path}: {error.strerror or error}") from error
-    runner = UnixRunner(app, path, path.lstat())
+    runner = UnixRunner(app, path, made)
     try:
         await runner.setup()
         await web.SockSite(runner, listener).start()
@@ -114,7 +114,7 @@ def _clear_the_place(path: Path) -> None:
     raise ConfigError(f"control.socket: another daemon listens at {path}: stop it, or give this one a path of its own")
 
 
-def _bind(path: Path, uid: int, gid: int) -> socket.socket:
+def _bind(path: Path, uid: int, gid: int) -> tuple[socket.socket, os.stat_result]:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(os.fspath(path))
     try:
@@ -126,7 +126,7 @@ def _bind(path: Path, uid: int, gid: int) -> socket.socket:
         path.unlink()
         raise
     listener.setblocking(False)
-    return listener
+    return listener, path.lstat()
 
 
 def _lstat(path: Path) -> os.stat_result | None:

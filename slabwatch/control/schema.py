@@ -29,6 +29,7 @@ class StormRequest(Request):
     tasks: int | None = None
     kind: Kind | None = None
     concurrency: int | None = None
+    live_tasks: int | None = None
     hold_seconds: Seconds | None = None
     settle_seconds: Seconds | None = None
     shrink: bool | None = None

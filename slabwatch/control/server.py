@@ -111,7 +111,7 @@ class _Look:
     async def _storm(self, request: web.Request) -> web.Response:
         """The record of a finished storm, else how far it is."""
         storm_id = request.match_info["id"]
-        answer: Any = self._services.storms.record(storm_id)
+        answer: Any = await asyncio.to_thread(self._services.storms.record, storm_id)
         if answer is None:
             storm = self._services.storms.find(storm_id)
             if storm is None:
@@ -134,4 +134,7 @@ def _no_figures(sample: Sample | None, collector: str) -> Problem:
     for run in sample.collectors:
         if run.name == collector:
             return Problem("no_sample", f"the collector {collector} failed at the last poll: {run.error}")
-    return Problem("no_sample", f"the collector {collector} is off: set {collector} = true under [collectors]")
+    return Problem(
+        "no_sample",
+        f"the collector {collector} is off: set collectors.{collector} = true in the daemon's configuration",
+    )

@@ -60,7 +60,7 @@ class Storm(Protocol):
 
 
 class Storms(Protocol):
-    """The registry of storms. ``start`` and ``forecast`` raise StormRejected."""
+    """The registry of storms. ``start`` and ``forecast`` raise StormRejected; ``record`` reads a file, so it blocks."""
 
     @property
     def running(self) -> Storm | None: ...

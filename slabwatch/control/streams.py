@@ -65,7 +65,7 @@ class EventStreams:
 
     async def answer(self, request: web.Request, storm_id: str, leaseholder: Caller | None) -> web.StreamResponse:
         """Stream the storm's events until its end; raises Problem ``unknown_storm`` or ``too_many_streams``."""
-        storm, events = self._events(storm_id)
+        storm, events = await self._events(storm_id)
         if self.open_streams >= self._max_streams:
             raise Problem(
                 "too_many_streams", f"{self.open_streams} event streams are open: close one, or try again later"
@@ -85,11 +85,11 @@ class EventStreams:
             self._stop(storm, leaseholder, LEASE_LOST)
         return response
 
-    def _events(self, storm_id: str) -> tuple[Storm | None, AsyncIterator[dict[str, Any]]]:
+    async def _events(self, storm_id: str) -> tuple[Storm | None, AsyncIterator[dict[str, Any]]]:
         storm = self._services.storms.find(storm_id)
         if storm is not None:
             return storm, storm.events.follow()
-        record = self._services.storms.record(storm_id)
+        record = await asyncio.to_thread(self._services.storms.record, storm_id)
         if record is None:
             raise Problem("unknown_storm", f"no storm {storm_id} is known here: `slabwatchctl storms` lists them")
         return None, _once(end_event(record))

@@ -19,7 +19,7 @@ from slabwatch.cli.ctl import main
 from slabwatch.control.listen import start_unix
 from slabwatch.control.server import make_app
 from slabwatch.control.streams import EventStreams
-from tests.unit.control.pretended import Pretended, PretendedStorm
+from tests.unit.control.pretended import Pretended, PretendedStorm, until
 
 R = TypeVar("R")
 
@@ -43,8 +43,7 @@ class Backstage:
 
     async def follower(self) -> None:
         """Wait until somebody follows the storm."""
-        while not self.streams.open_streams:
-            await asyncio.sleep(0.01)
+        await until(lambda: self.streams.open_streams)
 
     def play(self, act: Callable[[PretendedStorm], Coroutine[Any, Any, Any]]) -> None:
         """Once a storm has been started, let it take this course."""

@@ -45,8 +45,9 @@ def _cgroups(*paths: str) -> Any:
 
 def _summary(verdict: str) -> dict[str, Any]:
     return {
-        "id": "20260401-120000-ab12", "outcome": "completed", "verdict": verdict, "preset": "seed-once", "cgroups": 1000,
-        "tasks": 100, "started_at": 1_570_000_000.0, "seconds": 262.0, "requested_by": "somebody-with-a-long-name",
+        "id": "20260401-120000-ab12", "outcome": "completed", "verdict": verdict, "preset": "seed-once",
+        "cgroups": 1000, "tasks": 100_000, "started_at": 1_570_000_000.0, "seconds": 262.0,
+        "requested_by": "somebody-with-a-long-name",
     }  # fmt: skip
 
 
@@ -59,7 +60,11 @@ PAGES = {
     "storms": storm_tables.storms_page({"storms": [_summary("inconclusive"), _summary("released")]}),
     "verdict": storm_tables.verdict_page(record("storm-1", plan(preset="full"), "aborted", "inconclusive")),
     "forecast": storm_tables.forecast_page(
-        {"plan": plan(preset="seed").as_dict(), "accepted": False, "checks": [{"name": "pids", "ok": False, "text": "no " * 60}]}
+        {
+            "plan": plan(preset="seed").as_dict(),
+            "accepted": False,
+            "checks": [{"name": "pids", "ok": False, "text": "no " * 60}],
+        }
     ),
 }  # fmt: skip
 
@@ -156,8 +161,8 @@ def test_lone_surrogates_are_harmless() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 s"), (0.0006, "0.6 ms"), (0.842, "842 ms"), (0.9999, "1.0 s"), (3.21, "3.2 s"), (59.97, "1 min"), (262, "4 min 22 s"),
-        (900, "15 min"), (11_520, "3 h 12 min"), (86_400, "1 d"), (446_400, "5 d 4 h"),
+        (0, "0 s"), (0.0006, "0.6 ms"), (0.842, "842 ms"), (0.9999, "1.0 s"), (3.21, "3.2 s"), (59.97, "1 min"),
+        (262, "4 min 22 s"), (900, "15 min"), (11_520, "3 h 12 min"), (86_400, "1 d"), (446_400, "5 d 4 h"),
     ],
 )  # fmt: skip
 def test_durations(seconds: float, text: str) -> None:

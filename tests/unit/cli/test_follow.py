@@ -58,7 +58,7 @@ def test_lines_that_are_kept() -> None:
     assert course.take(_phase("load", 5.5)) == "create          2.5 s   20 cgroups"
     assert course.take({"event": "warning", "message": "evil \x1b[2J"}) == "warning: evil \\x1b[2J"
     assert course.take({"event": "something new", "t": 6.0}) is None
-    assert course.take({"event": "end", "record": {}}) == "load          500 ms"
+    assert course.take({"event": "end", "record": {}}) == "load           500 ms"
 
 
 @pytest.mark.parametrize("phase", ["load", "create", "hold"])

@@ -13,7 +13,7 @@ import pytest
 
 from slabwatch.errors import StormRejected
 from tests.unit.cli.conftest import Backstage, Ctl
-from tests.unit.control.pretended import PretendedStorm, plan, record
+from tests.unit.control.pretended import PretendedStorm, plan, record, until
 
 
 async def _course(storm: PretendedStorm) -> None:
@@ -48,7 +48,7 @@ def test_a_storm_is_followed_to_its_verdict(ctl: Ctl, backstage: Backstage) -> N
         "load       ...   150 / 200 tasks   150 live   SUnreclaim 400.0 MiB (+100.0)   task_struct 735",
         "warning: other load on this host",
         "load           11.0 s   150 tasks   SUnreclaim 400.0 MiB (+100.0)",
-        "settle           0 s   SUnreclaim 400.0 MiB (+100.0)",
+        "settle            0 s   SUnreclaim 400.0 MiB (+100.0)",
     ]
     assert "Verdict: retained" in ran.out
     assert "the allocator only held on to it" in ran.out
@@ -194,11 +194,6 @@ def _sigint() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-async def _asked_to_stop(storm: PretendedStorm) -> None:
-    while not storm.stop_reasons:
-        await asyncio.sleep(0.01)
-
-
 def _running(backstage: Backstage) -> PretendedStorm:
     storm = backstage.daemon.storms.running
     assert storm
@@ -210,7 +205,7 @@ def test_ctrl_c_stops_and_follows_to_the_end(ctl: Ctl, backstage: Backstage) -> 
         await _course(storm)
         await backstage.follower()
         _sigint()
-        await _asked_to_stop(storm)
+        await until(lambda: storm.stop_reasons)
         await storm.end("stopped", "inconclusive")
 
     backstage.play(act)
@@ -232,7 +227,7 @@ def test_ctrl_c_while_the_storm_is_being_started(
         return await start(wishes, **more)
 
     async def act(storm: PretendedStorm) -> None:
-        await _asked_to_stop(storm)
+        await until(lambda: storm.stop_reasons)
         await storm.end("stopped", "inconclusive")
 
     monkeypatch.setattr(storms, "start", interrupted_start)
@@ -247,7 +242,7 @@ def test_ctrl_c_twice_leaves(ctl: Ctl, backstage: Backstage) -> None:
         await _course(storm)
         await backstage.follower()
         _sigint()
-        await _asked_to_stop(storm)
+        await until(lambda: storm.stop_reasons)
         _sigint()
 
     backstage.play(act)
@@ -277,6 +272,17 @@ def test_ctrl_c_when_the_stop_is_refused(ctl: Ctl, backstage: Backstage, monkeyp
     ran = ctl("storm")
     assert ran.code == 0
     assert "It could not be stopped: the daemon is stopping already" in ran.err
+
+
+def test_a_defect_leaves_no_record(ctl: Ctl, backstage: Backstage) -> None:
+    async def act(storm: PretendedStorm) -> None:
+        storm.outcome = "failed"
+        await storm.events.add({"event": "end", "outcome": "failed", "reason": "see the log", "record": None})
+
+    backstage.play(act)
+    ran = ctl("storm")
+    assert (ran.code, ran.out) == (7, "")
+    assert "storm storm-1 failed, and left no record: see the log" in ran.err
 
 
 def test_follow_leaves_the_storm_alone(ctl: Ctl, backstage: Backstage) -> None:

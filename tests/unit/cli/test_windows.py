@@ -20,7 +20,7 @@ import pytest
 
 import slabwatch
 from tests.unit.cli.conftest import Backstage
-from tests.unit.control.pretended import PretendedStorm
+from tests.unit.control.pretended import PretendedStorm, until
 
 ROOT = Path(slabwatch.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "slabwatch.cli.ctl"]
@@ -79,12 +79,18 @@ class Window:
             return bool(chunk)
         return False
 
-    def close(self) -> None:
-        if self._program.poll() is None:
-            self._program.kill()
-            self._program.wait()
+    def hang_up(self) -> None:
+        """As when an ssh connection breaks: the kernel sends SIGHUP."""
         os.close(self._ours)
         os.close(self._theirs)
+        self._ours = -1
+        self._program.wait(20)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._ours >= 0:
+            self._program.kill()
+            self.hang_up()
 
 
 @pytest.fixture
@@ -122,8 +128,8 @@ def test_a_storm_in_a_window(open_window: type, backstage: Backstage) -> None:
     async def act(storm: PretendedStorm) -> None:
         await storm.enter("load", 3.0)
         await storm.progress(12.0, tasks_started=50_000, live_tasks=20_000, sunreclaim_bytes=400 * 2**20)
-        while not storm.stop_reasons:
-            await storm.progress(13.0, tasks_started=60_000, live_tasks=20_000)
+        await storm.progress(13.0, tasks_started=60_000, live_tasks=20_000)
+        await until(lambda: storm.stop_reasons)
         await storm.end("stopped", "inconclusive")
 
     window = open_window("storm", "--preset", "full")
@@ -156,13 +162,10 @@ def test_a_terminal_that_dies_stops_its_storm(open_window: type, backstage: Back
     backstage.play(act)
     window = open_window("storm")
     window.until("load")
-    window.close()
-    ends = time.monotonic() + 10
+    window.hang_up()
     storm = backstage.daemon.storms.running
     assert storm
-    while not storm.stop_reasons:
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+    backstage.start(until(lambda: storm.stop_reasons)).result(15)
     assert "went away" in storm.stop_reasons[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,15 @@ from slabwatch.watch.sample import CgroupReadings, CollectorRun, ProcessCounts, 
 
 MIB = 1024 * 1024
 CAPS = Caps(2000, 250_000, 20_000, 3600.0, shrink_enabled=True)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another task brings about."""
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come about within 10 seconds")
 
 
 def plan(**wishes: Any) -> Plan:
@@ -166,7 +175,9 @@ def record(storm_id: str, done: Plan, outcome: str = "completed", verdict: str =
         "host": {"release": "5.0.0-27-generic"},
         "tasks": {"requested": done.total_tasks, "started": done.total_tasks, "failed": 0, "peak_live": done.cgroups},
         "cgroups": {"requested": done.cgroups, "created": done.cgroups, "removed": done.cgroups, "leftover": 0},
-        "phases": [{"name": "baseline", "started_at": 0.0, "seconds": 3.0}, {"name": "load", "started_at": 3.0, "seconds": 41.5}],
+        "started_at": 1_570_000_100.0,
+        "seconds": 44.5,
+        "phases": [{"name": "load", "started_at": 3.0, "seconds": 41.5}],
         "snapshots": {},
         "series": [],
         "caches": [
@@ -273,7 +284,7 @@ FINDINGS: list[dict[str, Any]] = [
         "name": "accounting",
         "state": "warn",
         "finding": "cgroup.memory=nokmem is on the command line: no cgroup is charged for kernel memory",
-        "remedy": "Remove it and reboot, to see figures for cgroups.",
+        "remedy": "remove it and reboot, to see figures for cgroups",
     },
 ]
 

@@ -18,7 +18,7 @@ from slabwatch.control.problems import CODES, bad_form
 from slabwatch.control.schema import ShrinkRequest, StormRequest
 from slabwatch.errors import ConfigError, SlabwatchError, SourceDenied, SourceUnavailable, StormRejected
 from tests.unit.control.conftest import Door
-from tests.unit.control.pretended import PretendedStorm, plan, record
+from tests.unit.control.pretended import PretendedStorm, plan, record, until
 
 Entries = list[dict[str, Any]]
 
@@ -240,8 +240,7 @@ async def test_a_shrink_would_spoil_a_storm(door: Door) -> None:
 async def test_one_shrink_at_a_time(door: Door) -> None:
     may_finish = door.daemon.shrinker.may_finish = asyncio.Event()
     first = asyncio.create_task(door.ask("POST", "/v1/shrink", {}))
-    while not door.daemon.shrinker.asked:
-        await asyncio.sleep(0)
+    await until(lambda: door.daemon.shrinker.asked)
     code, problem = await door.ask("POST", "/v1/shrink", {})
     assert (code, problem["code"]) == (409, "shrink_running")
     may_finish.set()

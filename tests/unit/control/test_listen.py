@@ -124,10 +124,10 @@ async def test_another_ones_socket_is_not_taken_away_at_the_end(tmp_path: Path) 
 
 
 async def test_a_directory_in_which_others_may_replace_it(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
+    os.chmod(tmp_path, 0o777)
     with pytest.raises(ConfigError, match="others could replace the socket"):
         await start_unix(web.Application(), tmp_path / "s")
-    tmp_path.chmod(0o1777)
+    os.chmod(tmp_path, 0o1777)
     runner = await start_unix(web.Application(), tmp_path / "s")
     await runner.cleanup()
 
@@ -136,5 +136,5 @@ async def test_paths_that_can_not_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long"):
         await start_unix(web.Application(), tmp_path / ("s" * 108))
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="can not listen at .*Not a directory"):
+    with pytest.raises(ConfigError, match=r"can not listen at .*Not a directory"):
         await start_unix(web.Application(), tmp_path / "file" / "s")

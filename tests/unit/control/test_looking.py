@@ -118,7 +118,7 @@ async def test_no_figures_say_why(door: Door, path: str, part: str, collector: s
     door.daemon.sampler.latest = sample(**without, collectors=(failed,))
     assert "permission denied: run as root" in await refusal()
     door.daemon.sampler.latest = sample(**without, collectors=())
-    assert f"set {collector} = true" in await refusal()
+    assert f"set collectors.{collector} = true" in await refusal()
     door.daemon.sampler.latest = None
     assert "first poll" in await refusal()
 

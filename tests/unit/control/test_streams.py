@@ -11,7 +11,7 @@ import pytest
 from slabwatch.control.access import Caller, Peer
 from slabwatch.control.streams import LEASE_LOST, NO_LEASE
 from tests.unit.control.conftest import Door, Opened
-from tests.unit.control.pretended import PretendedStorm, plan, record
+from tests.unit.control.pretended import PretendedStorm, plan, record, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -21,12 +21,6 @@ EVENTS = "/v1/storms/storm-1/events"
 def _running(door: Door, **wishes: Any) -> PretendedStorm:
     storm = door.daemon.storms.running = PretendedStorm("storm-1", plan(**wishes))
     return storm
-
-
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_all_events_from_the_first_to_the_end(door: Door) -> None:
@@ -55,7 +49,7 @@ async def test_a_lost_lease_stops_the_storm(door: Door, audit_log: list[dict[str
     async with door.session.get(EVENTS + "?lease=1") as response:
         await response.content.readline()
         response.close()
-    await _until(lambda: storm.stop_reasons)
+    await until(lambda: storm.stop_reasons)
     assert storm.stop_reasons == [LEASE_LOST]
     assert audit_log[-1] | {"command": "stop", "storm_id": "storm-1", "reason": LEASE_LOST} == audit_log[-1]
 
@@ -67,7 +61,7 @@ async def test_without_a_lease_to_lose_it_goes_on(door: Door, on_disconnect: str
     async with door.session.get(EVENTS + query) as response:
         await response.content.readline()
         response.close()
-    await _until(lambda: door.streams.open_streams == 0)
+    await until(lambda: door.streams.open_streams == 0)
     assert not storm.stop_reasons
 
 
@@ -83,7 +77,7 @@ async def test_a_lease_that_nobody_takes(open_door: Opened) -> None:
     await door.ask("POST", "/v1/storms", {"on_disconnect": "stop"})
     storm = door.daemon.storms.running
     assert storm
-    await _until(lambda: storm.stop_reasons)
+    await until(lambda: storm.stop_reasons)
     assert storm.stop_reasons == [NO_LEASE]
 
 
@@ -91,7 +85,7 @@ async def test_a_lease_that_is_taken_in_time(open_door: Opened) -> None:
     door: Door = await open_door(lease_seconds=0.0)
     storm = _running(door, on_disconnect="stop")
     following = asyncio.create_task(door.lines(EVENTS + "?lease=1"))
-    await _until(lambda: door.streams.open_streams == 1)
+    await until(lambda: door.streams.open_streams == 1)
     door.streams.expect_lease(storm, Caller(Peer(0, 0, 1), "root", "operator"))
     await door.ask("GET", "/v1/status")
     assert not storm.stop_reasons
@@ -135,13 +129,10 @@ async def test_too_many_streams(open_door: Opened) -> None:
         assert (code, problem["code"]) == (503, "too_many_streams")
         first.close()
 
-    async def is_free() -> bool:
-        async with door.session.get(EVENTS) as response:
-            return response.status == 200
-
-    async with asyncio.timeout(10):
-        while not await is_free():
-            await asyncio.sleep(0.05)
+    await until(lambda: not door.streams.open_streams)
+    async with door.session.get(EVENTS) as response:
+        assert response.status == 200
+        response.close()
 
 
 async def test_a_reader_that_does_not_read_is_dropped(open_door: Opened) -> None:
@@ -152,7 +143,7 @@ async def test_a_reader_that_does_not_read_is_dropped(open_door: Opened) -> None
     await reader.readline()
     for number in range(50):
         await storm.events.add({"event": "warning", "t": number, "text": "x" * 100_000})
-    await _until(lambda: storm.stop_reasons)
+    await until(lambda: storm.stop_reasons)
     writer.close()
 
 
