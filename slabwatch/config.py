@@ -8,6 +8,7 @@ they depend on who runs the daemon: root uses /run and /var/lib, anyone else the
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -181,6 +182,8 @@ def load(path: Path | None) -> Config:
     except ValidationError as error:
         problems = "\n".join(f"{path}: {problem}" for problem in _problems(error))
         raise ConfigError(problems) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
+        raise ConfigError(f"{path}: can not be used: {error}") from error
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -237,5 +240,5 @@ def _toml_value(value: object) -> str:
         return repr(value)
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
-    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    # JSON's strings are TOML's basic strings, but for DEL, which TOML wants to be escaped too.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

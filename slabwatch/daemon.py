@@ -204,14 +204,16 @@ class Daemon:
 
     async def reload(self) -> None:
         """Take the file's new content; on ConfigError the old configuration stays whole."""
-        self.state = "RELOADING"
+        if self.state == "READY":  # a daemon that stops still reloads, but stays one that stops
+            self.state = "RELOADING"
         try:
             new = await asyncio.to_thread(configuration.load, self._config_path)
         except ConfigError:
             self._own.set_reload(False)
             raise
         finally:
-            self.state = "READY"
+            if self.state == "RELOADING":
+                self.state = "READY"
         old = self.config
         changed = [f"{section}.{key}" for section, key in _FIXED if _get(old, section, key) != _get(new, section, key)]
         if changed:

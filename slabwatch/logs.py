@@ -34,14 +34,15 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _json(line)
 
 
 class _Human(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         fields = "  ".join(f"{key}={_plain(value)}" for key, value in _fields(record).items())
-        text = f"{clock} {record.levelname.lower():<7} {record.getMessage()}  {fields}".rstrip()
+        event = _plain(record.getMessage())  # those of other packages may take several lines
+        text = f"{clock} {record.levelname.lower():<7} {event}  {fields}".rstrip()
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
@@ -52,4 +53,11 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 def _plain(value: object) -> str:
     # One event is one line: what came from outside (a path, a kernel line) must not make two of it.
-    return json.dumps(value, default=str) if isinstance(value, (dict, list, tuple)) else repr(str(value))[1:-1]
+    return _json(value) if isinstance(value, (dict, list, tuple)) else repr(str(value))[1:-1]
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, default=str, allow_nan=False)
+    except ValueError:  # Python would write NaN and Infinity bare, which no other reader takes
+        return json.dumps(json.loads(json.dumps(value, default=str), parse_constant=str))

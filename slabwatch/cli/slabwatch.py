@@ -82,6 +82,8 @@ def _once(config: Config, root: str, textfile: Path | None) -> int:
     if textfile is None:
         sys.stdout.buffer.write(text)
     else:
+        if textfile.exists() and not textfile.is_file():  # as root, /dev/null would be replaced by a file
+            raise ConfigError(f"--textfile: {textfile} is no regular file: leave --textfile out to write to stdout")
         try:
             _write_atomically(textfile, text)
         except OSError as error:
@@ -127,16 +129,19 @@ def _announce(metrics_url: str, socket: Path) -> None:
         return
     beside = Path(sys.argv[0]).resolve().parent / "slabwatchctl"
     command = "slabwatchctl" if shutil.which("slabwatchctl") or not beside.exists() else os.path.relpath(beside)
-    print(
+    banner = (
         f"slabwatch {__version__} is running. Ctrl-C stops it.\n"
         f"  metrics  {metrics_url}\n"
         f"  socket   {socket}\n"
         "Try in a second terminal:\n"
         f"  {command} top\n"
         f"  {command} storm --preset smoke\n"
-        f"  {command} report",
-        flush=True,
+        f"  {command} report"
     )
+    try:
+        print(banner, flush=True)
+    except OSError:  # a full disk, a reader that has gone: no reason not to serve, nor to complain again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ RELEVANT_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class KernelFacts:
-    """``allocator``: slub, slab, unknown. ``cgroup_mode``: v1, v2, hybrid, none. ``kmem_accounting``: on, off, unknown."""
+    """What can not be found out is unknown.
+
+    ``allocator``: slub or slab. ``cgroup_mode``: v1, v2, hybrid or none. ``kmem_accounting``: on or off.
+    """
 
     release: str
     allocator: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slabwatch.errors import SourceUnavailable
 from slabwatch.host.root import KernelRoot
@@ -44,9 +44,9 @@ class MemoryHierarchy:
 
 def find_memory_hierarchy(root: KernelRoot) -> MemoryHierarchy:
     """Raises SourceUnavailable when no memory hierarchy is mounted."""
-    mounts = root.read_mountinfo().mounts
-    v1 = _last(mount for mount in mounts if mount.fs_type == "cgroup" and "memory" in mount.super_options)
-    v2 = _last(mount for mount in mounts if mount.fs_type == "cgroup2")
+    mounts = _mounts_below(root)
+    v1 = _widest(mount for mount in mounts if mount.fs_type == "cgroup" and "memory" in mount.super_options)
+    v2 = _widest(mount for mount in mounts if mount.fs_type == "cgroup2")
     any_v1 = any(mount.fs_type == "cgroup" for mount in mounts)
     if v1 is not None:
         return MemoryHierarchy(1, "hybrid" if v2 else "v1", v1.mount_point, v1.root)
@@ -57,6 +57,18 @@ def find_memory_hierarchy(root: KernelRoot) -> MemoryHierarchy:
     return MemoryHierarchy(2, "hybrid" if any_v1 else "v2", v2.mount_point, v2.root)
 
 
+def _mounts_below(root: KernelRoot) -> list[Mount]:
+    """The mounts as the root has them. A later mount hides an earlier one at the same place.
+
+    In a container /host/proc/self is the reader itself, so that the host's mounts begin with /host there, beside those
+    of the container.
+    """
+    mounts = root.read_mountinfo().mounts
+    if not root.live and (seen := [mount for mount in mounts if mount.mount_point.startswith(root.root + "/")]):
+        mounts = tuple(replace(mount, mount_point=mount.mount_point.removeprefix(root.root)) for mount in seen)
+    return list({mount.mount_point: mount for mount in mounts}.values())
+
+
 def _has_memory(root: KernelRoot, mount: Mount) -> bool:
     try:
         return b"memory" in root.read(mount.mount_point + "/cgroup.controllers").split()
@@ -64,9 +76,10 @@ def _has_memory(root: KernelRoot, mount: Mount) -> bool:
         return False
 
 
-def _last(mounts: Iterable[Mount]) -> Mount | None:
-    """A later mount hides an earlier one at the same place."""
+def _widest(mounts: Iterable[Mount]) -> Mount | None:
+    """The whole hierarchy rather than a part of it that is bound to some other place; else the last mount."""
     found = None
     for mount in mounts:
-        found = mount
+        if found is None or mount.root == "/" or found.root != "/":
+            found = mount
     return found

@@ -48,10 +48,14 @@ _V2_STAT: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Cgroups found: ``paths`` to be read (in walk order, parents first), and how many there are in all."""
+    """Cgroups found: ``paths`` to be read (in walk order, parents first), and how many there are in all.
+
+    ``cut`` holds those of the paths that have descendants which are not read.
+    """
 
     paths: tuple[str, ...]
     visible: int
+    cut: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -79,6 +83,7 @@ class MemoryCgroups:
     def walk(self) -> Tree:
         """All cgroups but those inside a storm's own, which are counted and not read. Raises SourceUnavailable."""
         paths: list[str] = []
+        cut: set[str] = set()
         visible = 0
         pending = [("/", 0)]
         while pending:
@@ -95,11 +100,14 @@ class MemoryCgroups:
             visible += 1
             if depth <= self._max_depth:
                 paths.append(path)
-            if posixpath.basename(path).startswith(STORM_PREFIX):
+            is_storm = posixpath.basename(path).startswith(STORM_PREFIX)
+            if names and (is_storm or depth == self._max_depth):
+                cut.add(path)
+            if is_storm:
                 visible += len(names)
                 continue
             pending += [(posixpath.join(path, name), depth + 1) for name in reversed(names)]
-        return Tree(tuple(paths), visible)
+        return Tree(tuple(paths), visible, frozenset(cut))
 
     def dying(self, visible: int) -> int | None:
         """Cgroups that were removed and are still held by the kernel; None where it does not tell.
@@ -114,27 +122,33 @@ class MemoryCgroups:
             return stat.dying_descendants if stat.dying_memory is None else stat.dying_memory
         if self._hierarchy.mounted != "/":
             return None  # only a part of the hierarchy can be seen
-        for controller in self._root.read_controllers():
+        try:
+            controllers = self._root.read_controllers()
+        except (SourceUnavailable, KernelParseError):
+            return None
+        for controller in controllers:
             if controller.name == "memory":
                 return max(0, controller.num_cgroups - visible)
         return None
 
-    def read(self, paths: tuple[str, ...]) -> Reading:
-        """The figures of each path that is still there."""
+    def read(self, tree: Tree) -> Reading:
+        """The figures of each of the tree's paths that is still there."""
         reading = Reading()
         read_one = self._read_v1 if self._hierarchy.version == 1 else self._read_v2
         present: dict[bool, frozenset[str]] = {}
-        for path in paths:
+        for path in tree.paths:
             is_root = path == "/"
             try:
                 if is_root not in present:  # the root has fewer files than the others, which are alike
                     present[is_root] = frozenset(os.listdir(self._directory(path)))
                 row = read_one(path, present[is_root], reading)
-            except OSError:
-                reading.skip("vanished")
+            except OSError as error:
+                reading.skip("denied" if isinstance(error, PermissionError) else "vanished")
                 continue
             if row:
                 reading.figures[path] = row
+        if self._hierarchy.version == 1 and self._populated:
+            _count_descendants(reading.figures, tree.cut)
         return reading
 
     def _read_v1(self, path: str, present: frozenset[str], reading: Reading) -> dict[str, str]:
@@ -150,16 +164,12 @@ class MemoryCgroups:
         row: dict[str, str] = {}
         for column, name in _V2_COUNTERS.items():
             self._number(path, name, present, row, column, reading)
-        try:
-            if (data := self._file(path, "memory.stat", present, reading)) is not None:
-                stat = parse_memory_stat(data)
-                if (kernel := kernel_bytes(stat)) is not None:
-                    row["kernel_bytes"] = str(kernel)
-                row |= {column: stat[key] for column, key in _V2_STAT.items() if key in stat}
-            if (data := self._file(path, "cgroup.events", present, reading)) is not None:
-                row["populated"] = "1" if parse_cgroup_events(data).populated else "0"
-        except KernelParseError:
-            reading.skip("bad_file")
+        for name, figures in (("memory.stat", _stat_figures), ("cgroup.events", _events_figures)):
+            try:
+                if (data := self._file(path, name, present, reading)) is not None:
+                    row |= figures(data)
+            except KernelParseError:
+                reading.skip("bad_file")
         return row
 
     def _number(
@@ -184,7 +194,7 @@ class MemoryCgroups:
             row[column] = str(value)
 
     def _file(self, path: str, name: str, present: frozenset[str], reading: Reading) -> bytes | None:
-        """Content; None for a file that this kernel does not have or does not let us read. OSError: vanished."""
+        """Content; None for a file that this cgroup does not have or does not let us read. OSError: vanished."""
         if name not in present:
             return None
         try:
@@ -193,10 +203,44 @@ class MemoryCgroups:
             reading.skip("denied")
             return None
         except SourceUnavailable as error:
+            # v2: a cgroup to which the memory controller is not handed down has none of its files.
+            if os.path.exists(self._directory(path)):
+                return None
             raise OSError(str(error)) from error
 
     def _directory(self, path: str) -> str:
         return self._mount if path == "/" else self._mount + path
+
+
+def _stat_figures(data: bytes) -> dict[str, str]:
+    stat = parse_memory_stat(data)
+    row = {column: stat[key] for column, key in _V2_STAT.items() if key in stat}
+    if (kernel := kernel_bytes(stat)) is not None:
+        row["kernel_bytes"] = str(kernel)
+    return row
+
+
+def _events_figures(data: bytes) -> dict[str, str]:
+    return {"populated": "1" if parse_cgroup_events(data).populated else "0"}
+
+
+def spelled(path: str) -> str:
+    """A path as text that can be encoded: names may hold any byte, and those that are not UTF-8 are spelled out."""
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _count_descendants(figures: Mapping[str, dict[str, str]], cut: frozenset[str]) -> None:
+    """v1 tells of each cgroup's own tasks: make ``populated`` mean in or below it, as on v2. No figure: not known."""
+    unknown = set(cut)
+    for path in reversed(list(figures)):  # children before their parents
+        row = figures[path]
+        parent = posixpath.dirname(path)
+        if row.get("populated") == "1":
+            if parent in figures:
+                figures[parent]["populated"] = "1"
+        elif path in unknown or "populated" not in row:
+            row.pop("populated", None)
+            unknown.add(parent)
 
 
 def _subdirectories(directory: str) -> list[str]:

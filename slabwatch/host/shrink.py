@@ -46,10 +46,11 @@ class ShrinkResult:
 
 def can_shrink(root: KernelRoot) -> None:
     """Raises SourceUnavailable (no SLUB sysfs) or SourceDenied (no right), and else does nothing."""
-    directory = next(iter(cache_directories(root)))
-    path = f"{DIRECTORY}/{directory}/shrink"
-    if not root.exists(path):
-        raise SourceUnavailable(path, "this kernel has no shrink file: it was built without SLUB_DEBUG")
+    # Any of them will do, and a cache may have gone since it was listed.
+    paths = [f"{DIRECTORY}/{directory}/shrink" for directory in cache_directories(root)]
+    path = next(filter(root.exists, paths), None)
+    if path is None:
+        raise SourceUnavailable(paths[0], "this kernel has no shrink file: it was built without SLUB_DEBUG")
     if not root.can_write(path):
         raise SourceDenied(path, "writing needs root or CAP_DAC_OVERRIDE")
 

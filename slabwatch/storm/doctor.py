@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from slabwatch.config import Config
-from slabwatch.errors import KernelParseError, SlabwatchError, SourceDenied, SourceUnavailable
+from slabwatch.errors import KernelParseError, SlabwatchError, SourceDenied, SourceUnavailable, StormRejected
 from slabwatch.host.facts import kmem_accounting, relevant_config
 from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import can_shrink
 from slabwatch.host.slab_sysfs import DIRECTORY, cache_directories
 from slabwatch.storm import preflight
-from slabwatch.storm.plan import PRESETS
+from slabwatch.storm.plan import caps_of, make_plan
 
 State = Literal["ok", "info", "warn", "fail"]
 
@@ -134,7 +134,12 @@ def _storm(root: KernelRoot, config: Config) -> Iterator[Finding]:
     if not config.storm.enabled:
         yield Finding("storm", "info", "off", "set storm.enabled = true to allow it")
     for name in ("smoke", "full"):
-        forecast = preflight.examine(root, PRESETS[name], config.storm.parent, config.storm.min_available_ratio)
+        try:
+            plan = make_plan({"preset": name}, caps_of(config))
+        except StormRejected as error:
+            yield Finding(f"storm {name}", "warn", str(error))
+            continue
+        forecast = preflight.examine(root, plan, config.storm.parent, config.storm.min_available_ratio)
         failed = [check.text for check in forecast.checks if not check.ok]
         if failed:
             yield Finding(f"storm {name}", "warn", "; ".join(failed))

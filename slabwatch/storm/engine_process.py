@@ -18,6 +18,9 @@ from slabwatch.storm.engine import Setup
 _PACKAGE_PARENT = str(Path(slabwatch.__file__).resolve().parent.parent)
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from slabwatch.storm.engine import main; main()"
 
+# The event "removed" names all that was left.
+_LONGEST_LINE_BYTES = 32 * 1024 * 1024
+
 log = logging.getLogger(__name__)
 
 
@@ -42,16 +45,23 @@ class EngineProcess:
 
     @classmethod
     async def start(cls, setup: Setup) -> EngineProcess:
-        """A session of its own, so that a Ctrl-C on the daemon's terminal is the daemon's to handle."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-E", "-c", _MAIN, _PACKAGE_PARENT, setup.to_json(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={lifecycle.MARK: setup.storm_id, "PATH": "/usr/local/bin:/usr/bin:/bin"},
-            cwd="/",
-            start_new_session=True,
-        )  # fmt: skip
+        """A session of its own, so that a Ctrl-C on the daemon's terminal is the daemon's to handle.
+
+        Raises StormAborted when there is no more process or memory to be had.
+        """
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", "-E", "-c", _MAIN, _PACKAGE_PARENT, setup.to_json(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LONGEST_LINE_BYTES,
+                env={lifecycle.MARK: setup.storm_id, "PATH": "/usr/local/bin:/usr/bin:/bin"},
+                cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise StormAborted(f"the engine could not be started: {error.strerror or error}") from error
         return cls(process, setup.storm_id)
 
     async def order(self, do: str, until: str) -> None:
@@ -61,8 +71,8 @@ class EngineProcess:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps({"do": do}).encode() + b"\n")
             await self._process.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has ended: said below
+        except (BrokenPipeError, ConnectionResetError, RuntimeError):
+            pass  # it has ended: said below. RuntimeError is uvloop's word for a pipe that is closed already
         waits = [asyncio.create_task(reached.wait()), asyncio.create_task(self._ended.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -70,7 +80,12 @@ class EngineProcess:
             for wait in waits:
                 wait.cancel()
         if self._failure or not reached.is_set():
-            raise StormAborted(self._failure or self._why_ended())
+            raise StormAborted(self.failure)
+
+    @property
+    def failure(self) -> str:
+        """Why it can do nothing more; "" while it can."""
+        return (self._failure or self._why_ended()) if self._ended.is_set() else ""
 
     async def end(self, seconds: float) -> None:
         """Close its stdin, upon which it cleans up and ends; SIGKILL after the deadline. Never raises."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-# An hour at one event a second, and room for phases. Beyond it progress is no longer kept, the end always is.
+# An hour at one event a second. Beyond it progress is no longer kept; the few phases, warnings and the end always are.
 MOST_EVENTS = 4096
 
 
@@ -20,7 +20,7 @@ class EventLog:
 
     def add(self, event: str, **fields: Any) -> None:
         """Append one; "end" closes the log."""
-        if self._ended or (len(self._events) >= MOST_EVENTS and event != "end"):
+        if self._ended or (len(self._events) >= MOST_EVENTS and event == "progress"):
             return
         self._events.append({"event": event, **fields})
         self._ended = event == "end"

@@ -78,10 +78,16 @@ def processes(directory: str) -> list[int]:
         return []
 
 
-def remove_root(root: str, *, deadline_seconds: float, pause: Callable[[float], None] = time.sleep) -> Swept:
+def remove_root(
+    root: str,
+    *,
+    deadline_seconds: float,
+    pause: Callable[[float], None] = time.sleep,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Swept:
     """Kill what is marked as this storm's in its cgroups, remove them and then the root itself.
 
-    rmdir says EBUSY until the last task has been taken down, so it is repeated until the deadline.
+    rmdir says EBUSY until the last task has been taken down, so it is repeated until the deadline, or ``give_up``.
     """
     swept = Swept()
     storm_id = os.path.basename(root).removeprefix(PREFIX)
@@ -91,7 +97,7 @@ def remove_root(root: str, *, deadline_seconds: float, pause: Callable[[float], 
         remaining = [path for path in remaining if not _remove(path, storm_id, swept)]
         if not remaining and _remove(root, storm_id, swept):
             return swept
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or give_up():
             break
         pause(0.05)
     for path in (*remaining, root):
@@ -99,7 +105,7 @@ def remove_root(root: str, *, deadline_seconds: float, pause: Callable[[float], 
     return swept
 
 
-def remove_orphans(parent: str, *, deadline_seconds: float) -> Swept:
+def remove_orphans(parent: str, *, deadline_seconds: float, give_up: Callable[[], bool] = lambda: False) -> Swept:
     """Remove all storms below ``parent`` whose engine is gone: what earlier daemons could not.
 
     An engine without its daemon cleans up and ends by itself: it is given the deadline to do so. One that lives on
@@ -109,28 +115,36 @@ def remove_orphans(parent: str, *, deadline_seconds: float) -> Swept:
     until = time.monotonic() + deadline_seconds
     for root in find_roots(parent):
         storm_id = os.path.basename(root).removeprefix(PREFIX)
-        while (engine := _engine_of(storm_id)) is not None and time.monotonic() < until:
+        while (engine := _engine_of(root, storm_id)) is not None and time.monotonic() < until and not give_up():
             time.sleep(0.1)
         if engine is not None:
             total.left[root] = f"its engine, process {engine}, is at work for another daemon"
             continue
-        swept = remove_root(root, deadline_seconds=max(1.0, until - time.monotonic()))
+        swept = remove_root(root, deadline_seconds=max(1.0, until - time.monotonic()), give_up=give_up)
         total.removed += swept.removed
         total.killed += swept.killed
         total.left |= swept.left
     return total
 
 
-def _engine_of(storm_id: str) -> int | None:
-    """A living process that is this storm's engine or one of its workers, or None."""
+def _engine_of(root: str, storm_id: str) -> int | None:
+    """A living process that is this storm's engine or one of its workers, or None.
+
+    It is of the user who has made the root: anyone can start a process that looks like an engine.
+    """
+    try:
+        owner = os.stat(root).st_uid
+    except OSError:
+        return None
     for name in os.listdir("/proc"):
         if name.isdigit() and is_marked(int(name), storm_id):
             try:
                 with open(f"/proc/{name}/cmdline", "rb") as file:
                     runs_engine = b"slabwatch.storm.engine" in file.read(4096)
+                    same_user = os.fstat(file.fileno()).st_uid == owner
             except OSError:
                 continue
-            if runs_engine:
+            if runs_engine and same_user:
                 return int(name)
     return None
 
@@ -203,6 +217,9 @@ def _why_busy(path: str, storm_id: str) -> str:
 def _directories(path: str) -> Iterator[str]:
     try:
         with os.scandir(path) as entries:
-            yield from (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    # A name may hold any byte: spell out what could not be written into a record or report.
+                    yield os.fsencode(entry.name).decode("utf-8", "backslashreplace")
     except OSError:
         return

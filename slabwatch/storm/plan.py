@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from slabwatch.errors import StormRejected
+
+if TYPE_CHECKING:  # the command line's help names the presets, and does without pydantic
+    from slabwatch.config import Config
 
 Kind = Literal["light", "fork", "exec", "shell"]
 KINDS: tuple[Kind, ...] = ("light", "fork", "exec", "shell")
@@ -18,6 +21,8 @@ KIND_TEXT: Mapping[str, str] = {
     "exec": "processes that run a program of their own (cat, waiting)",
     "shell": "`sleep 1` started by a shell script, one at a time in each cgroup",
 }
+
+MOST = 1_000_000_000  # beyond every cap; keeps out the infinite
 
 PHASES = ("baseline", "create", "load", "hold", "drain", "settle", "pressure", "shrink", "cleanup")
 
@@ -59,6 +64,18 @@ class Caps:
     max_live_tasks: int
     max_ttl_seconds: float
     shrink_enabled: bool
+
+
+def caps_of(config: Config) -> Caps:
+    """The caps that a configuration sets."""
+    storm = config.storm
+    return Caps(
+        max_cgroups=storm.max_cgroups,
+        max_tasks=storm.max_tasks,
+        max_live_tasks=storm.max_live_tasks,
+        max_ttl_seconds=storm.max_ttl_seconds,
+        shrink_enabled=config.shrink.enabled,
+    )
 
 
 _BASE = Plan(
@@ -115,8 +132,9 @@ def _check_sense(plan: Plan) -> None:
     least = {"cgroups": 1, "tasks": 1, "live_tasks": 1, "concurrency": 0, "hold_seconds": 0, "settle_seconds": 0}
     for key, limit in least.items():
         value = getattr(plan, key)
-        if not limit <= value < 1e9:
-            raise StormRejected("bad_plan", f"{key} is {value}: it must be at least {limit}", asked=value, limit=limit)
+        if not limit <= value < MOST:
+            text = f"{key} is {value}: it must be at least {limit}, and less than {MOST:,}"
+            raise StormRejected("bad_plan", text, asked=value, limit=limit if value < limit else MOST)
     planned = plan.baseline_seconds + plan.hold_seconds + plan.settle_seconds
     if not plan.ttl_seconds > planned:
         raise StormRejected(
@@ -136,8 +154,12 @@ def _check_caps(plan: Plan, caps: Caps) -> None:
         ("seconds", plan.ttl_seconds, caps.max_ttl_seconds, "storm.max_ttl_seconds"),
     ):
         if asked > limit:
-            text = f"{asked:g} {what}: the configuration allows {limit:g} ({key})"
+            text = f"{_figure(asked)} {what}: the configuration allows {_figure(limit)} ({key})"
             raise StormRejected("over_cap", text, asked=asked, limit=limit, key=key)
     if plan.shrink and not caps.shrink_enabled:
         text = "a shrink was asked for, and the configuration does not allow it (shrink.enabled): leave --shrink out"
         raise StormRejected("over_cap", text, key="shrink.enabled")
+
+
+def _figure(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"

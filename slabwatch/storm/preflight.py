@@ -16,8 +16,10 @@ from typing import Any
 
 from slabwatch.errors import KernelParseError, SourceUnavailable, StormRejected
 from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
+from slabwatch.host.memory_cgroups import MemoryCgroups
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import can_shrink
+from slabwatch.kernel.cgroup_stat import parse_cgroup_stat
 from slabwatch.storm.plan import Plan
 
 KIB, MIB = 1024, 1024 * 1024
@@ -26,6 +28,7 @@ TASK_BYTES = {"light": 40 * KIB, "fork": 160 * KIB, "exec": 400 * KIB, "shell": 
 CGROUP_BYTES = 64 * KIB
 CGROUP_BYTES_PER_CPU = 4 * KIB
 RESIDUE_BYTES = 512 * KIB  # a cgroup on kernels that keep slab caches for each cgroup (before 5.9)
+MOST_DEPTH = 64
 MAX_MEMCG_IDS = 65_535  # MEM_CGROUP_ID_MAX in mm/memcontrol.c
 SPARE_PIDS = 512  # left to everybody else
 
@@ -43,7 +46,14 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """For the control API."""
-        return {"name": self.name, "ok": self.ok, "figure": self.figure, "limit": self.limit, "text": self.text}
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "code": self.code,
+            "figure": self.figure,
+            "limit": self.limit,
+            "text": self.text,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,7 @@ def examine(root: KernelRoot, plan: Plan, parent: str, min_available_ratio: floa
         _privileges(root, hierarchy, directory),
         *_memory(root, hierarchy, directory, memory, min_available_ratio),
         *_pids(root, hierarchy, directory, plan),
-        *_cgroup_ids(root, plan),
+        *_cgroup_ids(root, hierarchy, plan),
         *_programs(plan),
         *_shrink(root, plan),
     )
@@ -102,14 +112,21 @@ def keeps_caches_per_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> boo
     The file is there and empty since commit 9855609bde03 ("mm: memcg/slab: use a single set of kmem_caches for all
     accounted allocations") (in v5.9); on v2 it never was, so that old v2 kernels can not be told from new ones.
     """
+    if hierarchy.version == 2:
+        return False
     try:
-        for name in ("", *root.list_directory(hierarchy.mount_point)):
-            path = posixpath.join(hierarchy.mount_point, name, "memory.kmem.slabinfo")
-            if root.exists(path) and root.read(path).count(b"\n") > 2:
-                return True
+        cgroups = MemoryCgroups(root, hierarchy, max_depth=MOST_DEPTH, populated=False).walk().paths
+    except SourceUnavailable:
+        return False
+    return any(_has_caches(root, hierarchy.directory(path)) for path in cgroups)
+
+
+def _has_caches(root: KernelRoot, directory: str) -> bool:
+    # That of the root, and of a slice whose tasks are all further down, is empty on every kernel.
+    try:
+        return root.read(f"{directory}/memory.kmem.slabinfo").count(b"\n") > 2
     except (SourceUnavailable, KernelParseError):
-        pass
-    return False
+        return False
 
 
 def _own_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> str:
@@ -152,8 +169,12 @@ def _offers_memory(root: KernelRoot, directory: str) -> bool:
 def _memory(
     root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, memory: int, min_ratio: float
 ) -> Iterator[Check]:
-    meminfo = root.read_meminfo()
-    available, total = meminfo.get("MemAvailable"), meminfo.get("MemTotal")
+    try:
+        meminfo = root.read_meminfo()
+        available, total = meminfo.get("MemAvailable"), meminfo.get("MemTotal")
+    except (SourceUnavailable, KernelParseError) as error:
+        yield Check("memory", False, "kernel_can_not", f"what memory there is can not be told: {error}")
+        available = total = None
     if available is not None and total is not None:
         spare = max(0, available - int(total * min_ratio))
         text = (
@@ -177,7 +198,11 @@ def _memory(
 def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, plan: Plan) -> Iterator[Check]:
     # A shell and its sleep, for each script; one worker a CPU and the engine.
     needed = plan.live_tasks * (2 if plan.kind == "shell" else 1) + workers_of(plan) + 1
-    threads = root.read_loadavg().threads
+    try:
+        threads = root.read_loadavg().threads
+    except (SourceUnavailable, KernelParseError) as error:
+        yield Check("threads", False, "kernel_can_not", f"how many threads there are can not be told: {error}")
+        threads = 0
     for file in ("pid_max", "threads-max"):
         limit = _limit(root, f"/proc/sys/kernel/{file}")
         if limit is not None:
@@ -197,14 +222,27 @@ def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, plan: Pl
             yield Check("pids.max", needed <= room, "lack_of_pids", text, needed, room)
 
 
-def _cgroup_ids(root: KernelRoot, plan: Plan) -> Iterator[Check]:
-    try:
-        used = next((row.num_cgroups for row in root.read_controllers() if row.name == "memory"), 0)
-    except (SourceUnavailable, KernelParseError):
-        used = 0
-    room = MAX_MEMCG_IDS - used
-    text = f"{plan.cgroups} memory cgroups; {room} of {MAX_MEMCG_IDS} ids are free (dying cgroups hold theirs)"
+def _cgroup_ids(root: KernelRoot, hierarchy: MemoryHierarchy, plan: Plan) -> Iterator[Check]:
+    used = _memory_cgroups(root, hierarchy)
+    room = MAX_MEMCG_IDS - (used or 0)
+    free = f"{room} of {MAX_MEMCG_IDS} ids are free (dying cgroups hold theirs)"
+    if used is None:
+        free = f"there are {MAX_MEMCG_IDS} ids, and this kernel does not tell how many are taken"
+    text = f"{plan.cgroups} memory cgroups; {free}"
     yield Check("cgroup ids", plan.cgroups + 1 <= room, "lack_of_cgroup_ids", text, plan.cgroups + 1, room)
+
+
+def _memory_cgroups(root: KernelRoot, hierarchy: MemoryHierarchy) -> int | None:
+    """Those that there are, dying ones included. On v2 /proc/cgroups may have no ``memory`` row (from about 6.16)."""
+    try:
+        if hierarchy.version == 1:
+            return next((row.num_cgroups for row in root.read_controllers() if row.name == "memory"), None)
+        stat = parse_cgroup_stat(root.read(hierarchy.directory("cgroup.stat")))
+    except (SourceUnavailable, KernelParseError):
+        return None
+    if stat.memory is not None and stat.dying_memory is not None:
+        return stat.memory + stat.dying_memory
+    return 1 + stat.descendants + stat.dying_descendants
 
 
 def _programs(plan: Plan) -> Iterator[Check]:

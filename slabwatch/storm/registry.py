@@ -20,7 +20,7 @@ from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
 from slabwatch.host.slab_sysfs import SlabSysfs
 from slabwatch.storm import lifecycle, preflight
-from slabwatch.storm.plan import Caps, Plan, make_plan
+from slabwatch.storm.plan import Plan, caps_of, make_plan
 from slabwatch.storm.record import summary
 from slabwatch.storm.runner import Measure, StormRun, Surroundings
 from slabwatch.storm.store import RecordStore
@@ -74,7 +74,10 @@ class StormRegistry:
             return
         try:
             parent = find_memory_hierarchy(self._root).directory(self._config().storm.parent)
-            swept = await asyncio.to_thread(lifecycle.remove_orphans, parent, deadline_seconds=RECOVER_SECONDS)
+            # A thread can not be cancelled: it looks whether the daemon stops.
+            swept = await asyncio.to_thread(
+                lifecycle.remove_orphans, parent, deadline_seconds=RECOVER_SECONDS, give_up=lambda: self._closed
+            )
         except (SourceUnavailable, KernelParseError, OSError) as error:
             log.info("storm_recovery_impossible", extra={"fields": {"error": str(error)}})
             return
@@ -91,11 +94,12 @@ class StormRegistry:
             if self.running is not None:
                 text = f"storm {self.running.id} is running, in phase {self.running.phase}: wait for it, or stop it"
                 raise StormRejected("storm_running", text, running=self.running.id)
-            if self._closed:
-                raise StormRejected("stopping", "the daemon is stopping")
             plan, forecast = await self._examine(wishes)
             forecast.refuse()
-            run = StormRun(_new_id(), plan, forecast, requested_by, await self._surroundings())
+            around = await self._surroundings()
+            if self._closed:  # after all that takes time: ``close`` waits for no storm that begins behind its back
+                raise StormRejected("stopping", "the daemon is stopping")
+            run = StormRun(_new_id(), plan, forecast, requested_by, around)
             self.running = run
             self._told = (0, 0)
             self._task = asyncio.create_task(self._carry_out(run), name=f"storm {run.id}")
@@ -159,14 +163,7 @@ class StormRegistry:
             raise StormRejected(
                 "storm_disabled", "storms are off: set storm.enabled = true in the daemon's configuration"
             )
-        caps = Caps(
-            max_cgroups=config.storm.max_cgroups,
-            max_tasks=config.storm.max_tasks,
-            max_live_tasks=config.storm.max_live_tasks,
-            max_ttl_seconds=config.storm.max_ttl_seconds,
-            shrink_enabled=config.shrink.enabled,
-        )
-        plan = make_plan(wishes, caps)
+        plan = make_plan(wishes, caps_of(config))
         arguments = (self._root, plan, config.storm.parent, config.storm.min_available_ratio)
         return plan, await asyncio.to_thread(preflight.examine, *arguments)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -23,10 +24,11 @@ _HEADINGS = {
     "removed": "With the cgroups removed",
 }
 _MOST_CACHES = 15
+_WIDTH = 120
 
 
 def text_report(record: Mapping[str, Any]) -> str:
-    """The whole report, each line at most 120 characters wide."""
+    """The whole report, each line at most 120 characters wide, but for paths of what was left over."""
     parts = [_head(record)]
     parts += [
         _state(heading, record["snapshots"][name]) for name, heading in _HEADINGS.items() if name in record["snapshots"]
@@ -52,7 +54,7 @@ def _head(record: Mapping[str, Any]) -> str:
     started = datetime.fromtimestamp(record["started_at"], UTC)
     phases = ", ".join(f"{phase['name']} {phase['seconds']:.1f}" for phase in record["phases"])
     lines = [
-        f"Storm {record['id']}: {record['outcome']}" + (f" ({record['reason']})" if record["reason"] else ""),
+        _wrapped(f"Storm {record['id']}: {record['outcome']}" + (f" ({record['reason']})" if record["reason"] else "")),
         f"  started   {started:%Y-%m-%d %H:%M:%S} UTC by {record['requested_by']}, took {record['seconds']:.1f} s",
         f"  host      Linux {host['release']}, {host['allocator']}, cgroup {host['cgroup_mode']}, "
         f"accounting {host['kmem_accounting']}, {host['cpus']} CPUs, {_mib(host['memory_bytes'])}",
@@ -109,16 +111,20 @@ def _caches(rows: list[Mapping[str, Any]]) -> str:
 
 def _verdict(record: Mapping[str, Any]) -> str:
     verdict = record["verdict"]
-    lines = ["", f"Verdict: {verdict['class']}", "-------------", verdict["reason"]]
+    lines = ["", f"Verdict: {verdict['class']}", "-------------", _wrapped(verdict["reason"])]
     if verdict.get("growth_bytes") is not None:
         stayed = f"SUnreclaim grew by {_mib(verdict['growth_bytes'])}; {_mib(verdict['retained_bytes'])} of it stayed"
         if verdict["pinned_bytes"] is not None:
             released, pinned = _mib(verdict["released_by_shrink_bytes"]), _mib(verdict["pinned_bytes"])
             stayed += f", of which a shrink gave back {released} and {pinned} is pinned"
-        lines.append(f"{stayed}.")
+        lines.append(_wrapped(f"{stayed}."))
     if verdict.get("explained_ratio") is not None:
         lines.append(f"The caches explain {verdict['explained_ratio']:.0%} of what stayed.")
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _known(value: object) -> str:

@@ -188,6 +188,7 @@ class StormRun:
         self.left = swept.left
         if self._engine is not None:
             self._created = self._engine.created
+            self.counts = dict(self._engine.counts)  # the last second's tasks count too
 
     @contextlib.asynccontextmanager
     async def _phase(self, name: str) -> AsyncIterator[None]:
@@ -226,6 +227,8 @@ class StormRun:
             )
             self._around.on_progress(self)
             self._guard(sample)
+            if self._engine is not None and self._engine.failure and phase != "cleanup":
+                self.request_stop(self._engine.failure, "failed")  # or a long hold would go on with nothing to hold
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def _guard(self, sample: Sample) -> None:

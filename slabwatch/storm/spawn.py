@@ -146,7 +146,8 @@ def start_script(shell: str, script: str, progress_fd: int) -> int:
         return pid
     try:
         die_with_parent(worker)
-        os.dup2(progress_fd, 3, inheritable=True)
+        os.dup2(progress_fd, 3)
+        os.set_inheritable(3, True)  # dup2 does nothing at all when it is 3 already
         os.execve(shell, [shell, "-c", script], os.environ)
     finally:
         os._exit(127)

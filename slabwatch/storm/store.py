@@ -54,7 +54,7 @@ class RecordStore:
 
     def _files(self) -> list[Path]:
         # An id begins with its start time, so that names sort by age.
-        return sorted(self._directory.glob("*.json"), reverse=True)
+        return sorted((path for path in self._directory.glob("*.json") if _ID.match(path.stem)), reverse=True)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
@@ -64,7 +64,7 @@ class RecordStore:
             summary(record)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("record_unreadable", extra={"fields": {"path": str(path), "error": str(error)}})
             return None
         return dict(record)

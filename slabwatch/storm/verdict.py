@@ -18,8 +18,11 @@ TOLERANCE_PAGES_PER_CPU = 64
 MATERIAL_RATIO = 0.10
 # Baseline noise, or other processes' forks, beyond this share of the storm's own make its figures untrustworthy.
 NOISE_RATIO = 0.5
-# Reclaimable where sysfs does not tell: what their names have been in every kernel.
+# Reclaimable where sysfs does not tell, by the names that they have had in every kernel; and what only looks so.
 RECLAIMABLE_NAMES = ("dentry", "inode_cache", "_inode_cache", "radix_tree_node", "buffer_head", "kmalloc-rcl-")
+UNRECLAIMABLE_NAMES = frozenset(
+    ("bpf_fs_inode_cache", "hugetlbfs_inode_cache", "lsm_inode_cache", "mqueue_inode_cache", "shmem_inode_cache")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,9 @@ def is_reclaimable(cache: str, told: Mapping[str, bool]) -> bool:
     """Whether the shrinkers can free the cache's objects (SReclaimable): such growth is no finding."""
     if cache in told:
         return told[cache]
-    return any(cache == name or cache.endswith(name) or cache.startswith(name) for name in RECLAIMABLE_NAMES)
+    return cache not in UNRECLAIMABLE_NAMES and any(
+        cache == name or cache.endswith(name) or cache.startswith(name) for name in RECLAIMABLE_NAMES
+    )
 
 
 def judge_caches(evidence: Evidence, host: Host) -> list[dict[str, Any]]:
@@ -86,7 +91,7 @@ def _judge_cache(cache: str, evidence: Evidence, host: Host) -> dict[str, Any]:
     stayed = max(0, settled - start)
     released: int | None = None
     pinned: int | None = None
-    if evidence.shrunk is not None:
+    if evidence.shrunk is not None and evidence.shrunk.caches:
         pinned = min(stayed, max(0, evidence.shrunk.caches.get(cache, 0) - start))
         released = stayed - pinned
     tolerance = host.tolerance_bytes + evidence.noise_bytes.get(cache, 0)
@@ -138,11 +143,17 @@ def _doubt(evidence: Evidence, figures: Mapping[str, Any], host: Host) -> str:
     """Why the figures can not be trusted; "" when they can."""
     if evidence.outcome != "completed":
         return f"the storm did not run to its end: it was {evidence.outcome}"
+    for when, state in (
+        ("before the load", evidence.start),
+        ("at its peak", evidence.loaded),
+        ("after the settle time", evidence.settled),
+        ("after the shrink", evidence.shrunk),
+    ):
+        if state is not None and state.sunreclaim_bytes is None:
+            return f"SUnreclaim could not be read {when}"
+        if state is not None and not state.caches:
+            return f"the caches could not be read {when}: no /proc/slabinfo"
     growth = figures["growth_bytes"]
-    if growth is None:
-        return "SUnreclaim could not be read before and after"
-    if not evidence.settled.caches:
-        return "the caches could not be read: no /proc/slabinfo"
     noise = evidence.noise_sunreclaim_bytes
     if noise > max(host.tolerance_bytes, NOISE_RATIO * growth):
         return (
@@ -172,9 +183,11 @@ def _conclude(rows: list[dict[str, Any]], figures: Mapping[str, Any], shrunk: bo
     where = f", most of it in {_names(beyond)}" if beyond else ", spread thinly over many caches"
     if not shrunk:
         return "retained", f"{_mib(stayed)} stayed{where}; not told apart from pinned: no shrink was run"
-    judged = beyond or rows
-    released = sum(row["released_by_shrink_bytes"] or 0 for row in judged)
-    pinned = sum(row["pinned_bytes"] or 0 for row in judged)
+    if beyond:
+        released = sum(row["released_by_shrink_bytes"] or 0 for row in beyond)
+        pinned = sum(row["pinned_bytes"] or 0 for row in beyond)
+    else:  # what stayed need not be in any cache: large kmallocs are not
+        released, pinned = figures["released_by_shrink_bytes"], figures["pinned_bytes"]
     if released >= pinned:
         return (
             "retained",

@@ -6,6 +6,7 @@ Blocking. The sampler calls it in a thread of its own.
 from __future__ import annotations
 
 import logging
+import posixpath
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -13,7 +14,7 @@ from typing import TypeVar
 from slabwatch.config import Config
 from slabwatch.errors import KernelParseError, SlabwatchError, SourceDenied, SourceUnavailable
 from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
-from slabwatch.host.memory_cgroups import MemoryCgroups, Reading, Tree
+from slabwatch.host.memory_cgroups import MemoryCgroups, Reading, Tree, spelled
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.slab_sysfs import SlabSysfs
 from slabwatch.kernel.meminfo import MemInfo
@@ -91,9 +92,9 @@ class Collectors:
         return part
 
     def _say_once(self, name: str, failure: SlabwatchError) -> None:
-        if self._said.get(name) == str(failure):
+        if self._said.get(name) == _topic(failure):
             return
-        self._said[name] = str(failure)
+        self._said[name] = _topic(failure)
         fields = {"collector": name, "error": str(failure), "remedy": remedy(name, failure)}
         log.warning("collector_failed", extra={"fields": fields})
 
@@ -111,8 +112,8 @@ class Collectors:
         if not bad:
             return
         skipped["bad_line"] = len(bad)
-        if self._said.get(f"{name} line") != str(bad[0]):
-            self._said[f"{name} line"] = str(bad[0])
+        if self._said.get(f"{name} line") != _topic(bad[0]):
+            self._said[f"{name} line"] = _topic(bad[0])
             log.warning("bad_line", extra={"fields": {"collector": name, "error": str(bad[0]), "lines": len(bad)}})
 
     def _process(self, skipped: Skipped) -> ProcessCounts:
@@ -138,7 +139,7 @@ class Collectors:
         except SourceUnavailable:
             self._hierarchy = None  # unmounted or moved: look again at the next poll
             raise
-        reading = cgroups.read(tree.paths)
+        reading = cgroups.read(tree)
         skipped |= reading.skipped
         return _as_columns(hierarchy, tree, reading, cgroups.dying(tree.visible), bounds.max_count)
 
@@ -150,7 +151,7 @@ def _as_columns(
     hierarchy: MemoryHierarchy, tree: Tree, reading: Reading, dying: int | None, max_count: int
 ) -> CgroupReadings:
     figures = reading.figures
-    # Those beyond the depth or the count are the omitted ones. The largest keep a series of their own.
+    # The largest keep a series of their own. Those beyond the depth were not read: their ancestors' figures hold them.
     kept = list(figures)
     if len(kept) > max_count:
         largest = sorted(kept, key=lambda path: -int(figures[path].get("kernel_bytes", 0)))[:max_count]
@@ -168,7 +169,7 @@ def _as_columns(
     return CgroupReadings(
         mode=hierarchy.mode,
         version=hierarchy.version,
-        paths=tuple(kept) + ((OTHER,) if rest else ()),
+        paths=tuple(map(spelled, kept)) + ((OTHER,) if rest else ()),
         columns=columns,
         visible=tree.visible,
         dying=dying,
@@ -194,10 +195,15 @@ def _unpopulated_kernel_bytes(figures: Mapping[str, Mapping[str, str]]) -> int |
     for path, row in figures.items():  # parents come before their children
         if row.get("populated") != "0":
             continue
-        empty.add(path)
-        if path.rpartition("/")[0] not in empty:
+        if path == "/" or posixpath.dirname(path) not in empty:
             total += int(row.get("kernel_bytes", 0))
+        empty.add(path)
     return total
+
+
+def _topic(failure: SlabwatchError) -> str:
+    """What is said once. The text and number of a bad line change from poll to poll, its file and field do not."""
+    return f"{failure.path}: bad {failure.field}" if isinstance(failure, KernelParseError) else str(failure)
 
 
 def _optional(read: Callable[[], int], skipped: Skipped) -> int | None:

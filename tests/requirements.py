@@ -1,0 +1,16 @@
+"""What a test needs from the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def need(condition: bool, what: str) -> None:
+    """Skip the test when ``what`` is missing; with SLABWATCH_REQUIRE=all, as CI has it, fail instead."""
+    if condition:
+        return
+    if os.environ.get("SLABWATCH_REQUIRE") == "all":
+        pytest.fail(f"SLABWATCH_REQUIRE=all, and this is missing: {what}")
+    pytest.skip(f"needs {what}")
