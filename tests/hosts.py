@@ -1,4 +1,4 @@
-"""The recorded hosts of tests/fixtures/hosts (see the README there): as directories that can stand for a root, or as bytes."""
+"""The recorded hosts of tests/fixtures/hosts (see the README there): as roots in a directory, or as bytes."""
 
 from __future__ import annotations
 

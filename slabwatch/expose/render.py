@@ -216,8 +216,8 @@ def _meminfo_prefixes(keys: Sequence[str], counts: frozenset[str]) -> list[str]:
     names = _distinct([metric.name for metric in metrics], "_")
     prefixes = []
     for metric, name in zip(metrics, names, strict=True):
-        metric = replace(metric, name=name, help=metric.help.replace('"', "'"))
-        prefixes.append(f"\n{metric.head(openmetrics=False)}{metric.full_name} ")
+        named = replace(metric, name=name, help=metric.help.replace('"', "'"))
+        prefixes.append(f"\n{named.head(openmetrics=False)}{named.full_name} ")
     if prefixes:
         prefixes[0] = prefixes[0][1:]
     return prefixes

@@ -172,7 +172,10 @@ def test_kernel_config_of_a_recorded_host(host: str) -> None:
 
 
 def test_kernel_config() -> None:
-    text = b'#\n# Automatically generated file\n#\nCONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\nCONFIG_D="-x \\"y\\""\n\nCONFIG_E=0x10\n'
+    text = (
+        b"#\n# Automatically generated file\n#\nCONFIG_A=y\nCONFIG_B=m\n"
+        b'# CONFIG_C is not set\nCONFIG_D="-x \\"y\\""\n\nCONFIG_E=0x10\n'
+    )
     options = {"CONFIG_A": "y", "CONFIG_B": "m", "CONFIG_C": "n", "CONFIG_D": '-x "y"', "CONFIG_E": "0x10"}
     assert parse_kernel_config(text) == options
     assert parse_kernel_config(gzip.compress(text)) == options
