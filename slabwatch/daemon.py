@@ -20,6 +20,7 @@ from slabwatch.control.server import make_app as make_control_app
 from slabwatch.control.services import Services
 from slabwatch.errors import ConfigError, StormRejected
 from slabwatch.expose.app import make_app as make_metrics_app
+from slabwatch.expose.cache_selection import CacheSelection
 from slabwatch.expose.own import OwnMetrics
 from slabwatch.expose.page import MetricsPage
 from slabwatch.host.facts import read_facts
@@ -69,8 +70,9 @@ class Daemon:
         self._own = OwnMetrics()
         self._own.set_kernel(**self._facts.as_dict())
         self._own.set_interval(config.poll.interval_seconds)
-        self._page = MetricsPage(self._own)
-        self._sampler = Sampler(Collectors(root, config).collect, self._publish, config.poll.interval_seconds)
+        self._page = MetricsPage(self._own, selection=CacheSelection.from_config(config.caches))
+        self._collectors = Collectors(root, config)
+        self._sampler = Sampler(self._collectors.collect, self._publish, config.poll.interval_seconds)
         self._storms = StormRegistry(root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own)
 
     async def run(self) -> None:
@@ -227,7 +229,10 @@ class Daemon:
             }
         )
         logs.set_up(new.log.level, new.log.format)
-        self._sampler.replace_collect(Collectors(self._root, self.config).collect, new.poll.interval_seconds)
+        old_collectors, self._collectors = self._collectors, Collectors(self._root, self.config)
+        self._page.select(CacheSelection.from_config(new.caches))
+        await self._sampler.replace_collect(self._collectors.collect, new.poll.interval_seconds)
+        old_collectors.close()
         self._own.set_interval(new.poll.interval_seconds)
         self._own.set_reload(True)
         log.info("reloaded", extra={"fields": {"config": str(self._config_path or "built-in defaults")}})

@@ -66,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _once(config: Config, root: str, textfile: Path | None) -> int:
+    from slabwatch.expose.cache_selection import CacheSelection
     from slabwatch.expose.own import OwnMetrics
     from slabwatch.expose.render import KernelPage
     from slabwatch.host.facts import read_facts
@@ -74,9 +75,11 @@ def _once(config: Config, root: str, textfile: Path | None) -> int:
     from slabwatch.watch.derive import derive
 
     kernel_root = KernelRoot(root)
-    own, page = OwnMetrics(), KernelPage()
+    own, page = OwnMetrics(), KernelPage(CacheSelection.from_config(config.caches))
     own.set_kernel(**read_facts(kernel_root).as_dict())
-    sample = Collectors(kernel_root, config).collect()
+    # There is no next poll that a kept descriptor could serve.
+    cgroups = config.cgroups.model_copy(update={"kept_descriptors": 0})
+    sample = Collectors(kernel_root, config.model_copy(update={"cgroups": cgroups})).collect()
     page.observe(sample)
     text = page.render(sample, derive(sample), openmetrics=False) + own.render_facts()
     if textfile is None:

@@ -131,8 +131,18 @@ KERNEL_METRICS: tuple[Metric, ...] = (
     _polled("cgroups_dying", "Memory cgroups that were removed and are still held by the kernel"),
     _polled("cgroups_unpopulated_kernel_bytes", "Kernel memory held by cgroups that have no task at all"),
     _polled("cgroups_omitted", 'Cgroups beyond the configured cap, summed in the series with cgroup="__other__"'),
+    _polled(
+        "cgroup_kept_descriptors",
+        "Files of cgroups that slabwatch holds open between polls; each pins about 5 kB of unreclaimable slab",
+    ),
     _polled("collector_success", "1 when this collector could read its kernel files, else 0", "collector"),
     _polled("collector_duration_seconds", "Time that this collector took", "collector"),
+    _polled(
+        "collector_backoff_seconds",
+        "Time for which this collector is kept from reading again, because its last reading took long; its figures "
+        "are those of that reading",
+        "collector",
+    ),
     _polled(
         "collector_last_success_timestamp_seconds", "Unix time of this collector's last successful reading", "collector"
     ),

@@ -1,7 +1,7 @@
 """What the daemon knows about itself and its storms, in a registry of its own.
 
-The families are few, so prometheus_client renders them. They are made from the values kept here whenever the registry
-is collected: a value that was never set has no series.
+The families are few, so prometheus_client renders them, from the values kept here: one that was never set has no
+series.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class OwnMetrics:
         self.revision = 0
         self.interval_seconds: float | None = None
         self._values: dict[str, dict[tuple[str, ...], float]] = {metric.name: {} for metric in OWN_METRICS}
-        self._registry = CollectorRegistry()
-        self._registry.register(_OwnCollector(self._values))
-        ProcessCollector(registry=self._registry)
+        self._rendered: dict[tuple[str, bool], tuple[dict[tuple[str, ...], float], bytes]] = {}
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
         self._set("build_info", 1, __version__, platform.python_version())
         self._set("config_last_reload_successful", 1)
         for counter in ("polls_total", "poll_overruns_total", "storm_tasks_started_total", "storm_tasks_failed_total"):
@@ -91,17 +91,26 @@ class OwnMetrics:
         self._set("storm_leftover_cgroups", count)
 
     def render(self, openmetrics: bool) -> bytes:
-        """All of it in the text format or in OpenMetrics, without the latter's ``# EOF``."""
-        if openmetrics:
-            page: bytes = generate_openmetrics(self._registry)  # type: ignore[no-untyped-call]
-            return page.removesuffix(b"# EOF\n")
-        return generate_latest(self._registry)
+        """All of it in the text format or in OpenMetrics, without the latter's ``# EOF``.
+
+        A family is rendered again when one of its values has changed: most polls change two of them.
+        """
+        texts = [self._family_text(metric, openmetrics) for metric in OWN_METRICS if self._values[metric.name]]
+        return b"".join([*texts, _rendered(self._process, openmetrics)])
 
     def render_facts(self) -> bytes:
         """build_info and kernel_info alone, in the text format: what is true of a single sample too."""
-        registry = CollectorRegistry()
-        registry.register(_OwnCollector({name: self._values[name] for name in ("build_info", "kernel_info")}))
-        return generate_latest(registry)
+        facts = (metric for metric in OWN_METRICS if metric.name in ("build_info", "kernel_info"))
+        return b"".join(self._family_text(metric, False) for metric in facts if self._values[metric.name])
+
+    def _family_text(self, metric: metrics.Metric, openmetrics: bool) -> bytes:
+        values = self._values[metric.name]
+        rendered = self._rendered.get((metric.name, openmetrics))
+        if rendered is None or rendered[0] != values:
+            registry = CollectorRegistry()
+            registry.register(_OneFamily(_family(metric, values)))
+            rendered = self._rendered[metric.name, openmetrics] = dict(values), _rendered(registry, openmetrics)
+        return rendered[1]
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         self._values[name][labels] = float(value)
@@ -118,17 +127,24 @@ class OwnMetrics:
         self._set(name, self._values[name].get(labels, 0.0) + amount, *labels)
 
 
-class _OwnCollector(Collector):
-    # Families from constants, because a metric object of prometheus_client brings a _created series with it that
-    # can be turned off for a whole process only.
-    def __init__(self, values: Mapping[str, Mapping[tuple[str, ...], float]]) -> None:
-        self._values = values
+class _OneFamily(Collector):
+    # A family from constants, because a metric object of prometheus_client brings a _created series with it that can
+    # be turned off for a whole process only.
+    def __init__(self, family: Metric) -> None:
+        self._family = family
 
     def describe(self) -> Iterable[Metric]:
         return []
 
     def collect(self) -> Iterable[Metric]:
-        return [_family(metric, values) for metric in OWN_METRICS if (values := self._values.get(metric.name))]
+        return [self._family]
+
+
+def _rendered(registry: CollectorRegistry, openmetrics: bool) -> bytes:
+    if openmetrics:
+        page: bytes = generate_openmetrics(registry)  # type: ignore[no-untyped-call]
+        return page.removesuffix(b"# EOF\n")
+    return generate_latest(registry)
 
 
 def _family(metric: metrics.Metric, values: Mapping[tuple[str, ...], float]) -> Metric:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, CONTENT_TYPE_PLAIN_1_0_0, choose_encoder
 
+from slabwatch.expose.cache_selection import CacheSelection
 from slabwatch.expose.own import OwnMetrics
 from slabwatch.expose.render import KernelPage
 from slabwatch.watch.derive import Derived
@@ -30,10 +31,15 @@ class MetricsPage:
     Not for use by several threads at once.
     """
 
-    def __init__(self, own: OwnMetrics, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        own: OwnMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        selection: CacheSelection | None = None,
+    ) -> None:
         self._own = own
         self._clock = clock
-        self._kernel = KernelPage()
+        self._kernel = KernelPage(selection)
         self._last: tuple[Sample, Derived] | None = None
         self._kernel_text: dict[bool, bytes] = {}
         self._bodies: dict[tuple[int, bool, bool], bytes] = {}
@@ -44,6 +50,10 @@ class MetricsPage:
         self._last = sample, derived
         self._kernel_text.clear()
         self._bodies.clear()
+
+    def select(self, selection: CacheSelection) -> None:
+        """Other caches are to be shown, from the next sample on."""
+        self._kernel.select(selection)
 
     def fresh(self, now_monotonic: float) -> bool:
         """Whether the last sample is young enough to be shown: max(3 x interval, 30 s)."""

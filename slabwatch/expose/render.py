@@ -11,26 +11,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from slabwatch.expose.cache_selection import CacheSelection, ShownCaches
 from slabwatch.expose.metrics import KERNEL_METRICS, PREFIX, meminfo_metric
 from slabwatch.kernel.meminfo import MemInfo
+from slabwatch.kernel.slabinfo import SlabInfo
 from slabwatch.watch.derive import Derived
-from slabwatch.watch.sample import CGROUP_COLUMNS, CacheInfo, Sample
+from slabwatch.watch.sample import CGROUP_COLUMNS, CacheInfo, CgroupSlabs, Sample
 
 _HEADS = {
     openmetrics: {metric.name: metric.head(openmetrics=openmetrics) for metric in KERNEL_METRICS}
     for openmetrics in (False, True)
 }
-
-# The columns of SlabInfo that are passed on as they are, in the order of the table.
-_SLAB_COLUMNS = (
-    "active_objects",
-    "objects",
-    "object_size_bytes",
-    "objects_per_slab",
-    "pages_per_slab",
-    "active_slabs",
-    "slabs",
-)
 
 
 class KernelPage:
@@ -39,7 +30,9 @@ class KernelPage:
     Not for use by several threads at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, selection: CacheSelection | None = None) -> None:
+        self._selection = selection or CacheSelection()
+        self._shown: tuple[int, ShownCaches] | None = None
         self._families: dict[str, _Family] = {}
         self._caches = _Labels("cache")
         self._cgroups = _Labels("cgroup")
@@ -49,10 +42,14 @@ class KernelPage:
         self._last_success: dict[str, float] = {}
         self._skipped: Counter[tuple[str, str]] = Counter()
 
+    def select(self, selection: CacheSelection) -> None:
+        """Other caches are to be shown, from the next sample on."""
+        self._selection = selection
+
     def observe(self, sample: Sample) -> None:
         """Takes a sample into the collectors' history. Call it once a sample, before it is rendered."""
         for run in sample.collectors:
-            if run.success:
+            if run.success and not run.reused:
                 self._last_success[run.name] = sample.unix_seconds
             for reason, count in run.skipped.items():
                 self._skipped[run.name, reason] += count
@@ -80,11 +77,13 @@ class KernelPage:
     def _slab(self, sample: Sample, derived: Derived) -> Iterator[tuple[str, str]]:
         slabinfo = sample.slabinfo
         if slabinfo is not None:
-            labels = self._caches.of(slabinfo.names)
-            for column in _SLAB_COLUMNS:
-                yield from self._column(f"slab_{column}", labels, getattr(slabinfo, column))
-            yield from self._column("slab_size_bytes", labels, tuple(map(str, derived.cache_bytes)))
-            expected = [(cache, str(count)) for cache, count in derived.expected_objects.items()]
+            shown = self._shown_of(sample, slabinfo, derived)
+            labels = self._caches.of(shown.names)
+            for column, values in shown.columns.items():
+                yield from self._column(f"slab_{column}", labels, values)
+            expected = [
+                (cache, str(count)) for cache, count in derived.expected_objects.items() if cache in shown.names
+            ]
             yield from _lines("slab_expected_objects", "cache", expected)
         yield from _single("slab_unattributed_bytes", derived.unattributed_bytes)
         if sample.slab_sysfs:
@@ -92,6 +91,12 @@ class KernelPage:
                 self._slab_info = "".join(map(_slab_info, sample.slab_sysfs))
                 self._slab_sysfs = sample.slab_sysfs
             yield "slab_info", self._slab_info
+
+    def _shown_of(self, sample: Sample, slabinfo: SlabInfo, derived: Derived) -> ShownCaches:
+        """Chosen once a sample, however many formats are rendered: the choice has a memory."""
+        if self._shown is None or self._shown[0] != sample.number:
+            self._shown = sample.number, self._selection.of(slabinfo, derived.cache_bytes)
+        return self._shown[1]
 
     def _host(self, sample: Sample) -> Iterator[tuple[str, str]]:
         if sample.process is not None:
@@ -111,6 +116,13 @@ class KernelPage:
         yield from _single("cgroups_dying", cgroups.dying)
         yield from _single("cgroups_unpopulated_kernel_bytes", cgroups.unpopulated_kernel_bytes)
         yield from _single("cgroups_omitted", cgroups.omitted)
+        yield from _single("cgroup_kept_descriptors", cgroups.kept_descriptors)
+
+        if sample.cgroup_slabs:
+            for column in ("active_objects", "objects"):
+                text = "".join(_cgroup_slabs(sample.cgroup_slabs, column))
+                if text:
+                    yield f"cgroup_slab_{column}", text
 
     def _collectors(self, sample: Sample) -> Iterator[tuple[str, str]]:
         runs = sample.collectors
@@ -119,6 +131,8 @@ class KernelPage:
         duration = [(run.name, repr(float(run.duration_seconds))) for run in runs]
         yield from _lines("collector_success", "collector", success)
         yield from _lines("collector_duration_seconds", "collector", duration)
+        backoff = [(run.name, repr(run.backoff_seconds)) for run in runs]
+        yield from _lines("collector_backoff_seconds", "collector", backoff)
         yield from self._last_successes(names)
         skipped = [
             f'{PREFIX}collector_skipped_total{{collector="{_escape(name)}",reason="{_escape(reason)}"}} {count}\n'
@@ -232,6 +246,16 @@ def _slab_info(cache: CacheInfo) -> str:
     }
     shown = ",".join(f'{label}="{_escape(value)}"' for label, value in labels.items())
     return f"{PREFIX}slab_info{{{shown}}} 1\n"
+
+
+def _cgroup_slabs(parts: Iterable[CgroupSlabs], column: str) -> Iterator[str]:
+    """The caches of which the cgroup has any object; for most it has none."""
+    for part in parts:
+        info = part.slabinfo
+        for cache, value, objects in zip(info.names, getattr(info, column), info.objects, strict=True):
+            if objects != "0":
+                labels = f'cgroup="{_escape(part.path)}",cache="{_escape(cache)}"'
+                yield f"{PREFIX}cgroup_slab_{column}{{{labels}}} {value}\n"
 
 
 def _flag(value: bool | None) -> str:

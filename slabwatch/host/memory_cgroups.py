@@ -1,4 +1,4 @@
-"""Reads the kernel memory of every memory cgroup: one directory walk and a few small files each.
+"""Reads the kernel memory of every memory cgroup: one walk over directories, and columns of small files.
 
 cgroup v1: memory.kmem.* and memory.*_in_bytes; v2: memory.stat, memory.current, memory.peak, cgroup.events.
 Which of them this kernel has is seen from a directory's own listing. A cgroup that vanishes between listing and
@@ -11,31 +11,41 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from slabwatch.errors import KernelParseError, SourceDenied, SourceUnavailable
+from slabwatch.errors import KernelParseError, SourceUnavailable
 from slabwatch.host.hierarchy import MemoryHierarchy
+from slabwatch.host.kept_files import Contents, KeptFiles
 from slabwatch.host.root import KernelRoot, unavailable
 from slabwatch.kernel.cgroup_events import parse_cgroup_events
 from slabwatch.kernel.cgroup_stat import parse_cgroup_stat
-from slabwatch.kernel.counter import parse_counter, parse_limit
-from slabwatch.kernel.memory_stat import kernel_bytes, parse_memory_stat
+from slabwatch.kernel.counter import parse_counter, parse_counter_column, parse_limit
+from slabwatch.kernel.kmem_slabinfo import parse_kmem_slabinfo
+from slabwatch.kernel.memory_stat import StatPicker, kernel_bytes
+from slabwatch.kernel.slabinfo import SlabInfo
 
 STORM_PREFIX = "slabwatch-storm-"
 
-# column -> file of cgroup v1
-_V1_COUNTERS: Mapping[str, str] = {
-    "kernel_bytes": "memory.kmem.usage_in_bytes",
-    "kernel_max_bytes": "memory.kmem.max_usage_in_bytes",
-    "kernel_failures_total": "memory.kmem.failcnt",
-    "tcp_buffer_bytes": "memory.kmem.tcp.usage_in_bytes",
-    "memory_bytes": "memory.usage_in_bytes",
-    "memory_max_usage_bytes": "memory.max_usage_in_bytes",
+Column = list[str | None]
+
+_MOST_ASKED = 64  # cgroups that are asked which files this kernel has
+
+# Column -> file of one number.
+_COUNTERS: Mapping[int, Mapping[str, str]] = {
+    1: {
+        "kernel_bytes": "memory.kmem.usage_in_bytes",
+        "kernel_max_bytes": "memory.kmem.max_usage_in_bytes",
+        "kernel_failures_total": "memory.kmem.failcnt",
+        "kernel_limit_bytes": "memory.kmem.limit_in_bytes",
+        "tcp_buffer_bytes": "memory.kmem.tcp.usage_in_bytes",
+        "memory_bytes": "memory.usage_in_bytes",
+        "memory_max_usage_bytes": "memory.max_usage_in_bytes",
+    },
+    2: {"memory_bytes": "memory.current", "memory_max_usage_bytes": "memory.peak"},
 }
-_V2_COUNTERS: Mapping[str, str] = {"memory_bytes": "memory.current", "memory_max_usage_bytes": "memory.peak"}
-# column -> key of v2's memory.stat
-_V2_STAT: Mapping[str, str] = {
+# Column -> key of v2's memory.stat.
+_STAT_KEYS: Mapping[str, str] = {
     "slab_reclaimable_bytes": "slab_reclaimable",
     "slab_unreclaimable_bytes": "slab_unreclaimable",
     "kernel_stack_bytes": "kernel_stack",
@@ -60,53 +70,94 @@ class Tree:
 
 @dataclass(slots=True)
 class Reading:
-    """Figures of the cgroups that could be read: path -> column -> decimal text. ``skipped``: reason -> count."""
+    """Figures of the cgroups that could be read: columns of decimal text, as long as ``paths``.
 
-    figures: dict[str, dict[str, str]] = field(default_factory=dict)
+    ``skipped``: reason -> how many cgroups or files were left out.
+    """
+
+    paths: tuple[str, ...] = ()
+    columns: dict[str, Column] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
-    def skip(self, reason: str) -> None:
-        """Count one thing that was left out."""
-        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+    def skip(self, reason: str, count: int = 1) -> None:
+        """Count things that were left out."""
+        if count:
+            self.skipped[reason] = self.skipped.get(reason, 0) + count
 
 
 class MemoryCgroups:
-    """The cgroups of one hierarchy. ``populated``: also read who holds tasks, which costs on v1."""
+    """The cgroups of one hierarchy. Holds descriptors: ``close`` it.
 
-    def __init__(self, root: KernelRoot, hierarchy: MemoryHierarchy, *, max_depth: int, populated: bool) -> None:
+    ``wanted`` says which are read. ``populated``: read who holds tasks also on v1, where it costs a list of them.
+    ``fold_storms``: a storm's own cgroups are counted, and read as their root alone.
+    """
+
+    def __init__(
+        self,
+        root: KernelRoot,
+        hierarchy: MemoryHierarchy,
+        *,
+        max_depth: int = 8,
+        populated: bool = False,
+        fold_storms: bool = True,
+        most_kept: int = 0,
+        wanted: Callable[[str], bool] = lambda path: True,
+    ) -> None:
         self._root = root
         self._hierarchy = hierarchy
         self._max_depth = max_depth
         self._populated = populated or hierarchy.version == 2
+        self._fold_storms = fold_storms
+        self._wanted = wanted
+        self._most_kept = most_kept
         self._mount = root.path(hierarchy.mount_point)
+        self._files: KeptFiles | None = None
+        self._names: tuple[str, ...] = ()
+        self._stat = StatPicker(())
+
+    @property
+    def kept_descriptors(self) -> int:
+        """Descriptors that stay open from one poll to the next."""
+        return self._files.open_count if self._files else 0
+
+    def close(self) -> None:
+        """Give all descriptors back."""
+        if self._files:
+            self._files.close()
 
     def walk(self) -> Tree:
         """All cgroups but those inside a storm's own, which are counted and not read. Raises SourceUnavailable."""
         paths: list[str] = []
         cut: set[str] = set()
         visible = 0
+        # A directory is looked at through a descriptor of its parent: half the cost of its whole path.
         pending = [("/", 0)]
         while pending:
             path, depth = pending.pop()
             try:
-                links = os.stat(self._directory(path)).st_nlink
-                # kernfs: a directory's link count is 2 + its subdirectories (kernfs_refresh_inode), so that a
-                # leaf, which most cgroups are, needs no listing.
-                names = [] if links == 2 else _subdirectories(self._directory(path))
+                children = _children(self._directory(path))
             except OSError as error:
                 if path == "/":
                     raise unavailable(self._hierarchy.mount_point, error) from error
                 continue
             visible += 1
-            if depth <= self._max_depth:
+            if depth <= self._max_depth and self._wanted(path):
                 paths.append(path)
-            is_storm = posixpath.basename(path).startswith(STORM_PREFIX)
-            if names and (is_storm or depth == self._max_depth):
+            is_storm = posixpath.basename(path).startswith(STORM_PREFIX) and self._fold_storms
+            if children and (is_storm or depth == self._max_depth):
                 cut.add(path)
             if is_storm:
-                visible += len(names)
+                visible += len(children)
                 continue
-            pending += [(posixpath.join(path, name), depth + 1) for name in reversed(names)]
+            below = "" if path == "/" else path
+            for name, is_leaf in children:
+                child = f"{below}/{name}"
+                if is_leaf:
+                    visible += 1
+                    if depth < self._max_depth and self._wanted(child):
+                        paths.append(child)
+                else:
+                    pending.append((child, depth + 1))
         return Tree(tuple(paths), visible, frozenset(cut))
 
     def dying(self, visible: int) -> int | None:
@@ -134,94 +185,110 @@ class MemoryCgroups:
     def read(self, tree: Tree) -> Reading:
         """The figures of each of the tree's paths that is still there."""
         reading = Reading()
-        read_one = self._read_v1 if self._hierarchy.version == 1 else self._read_v2
-        present: dict[bool, frozenset[str]] = {}
-        for path in tree.paths:
-            is_root = path == "/"
-            try:
-                if is_root not in present:  # the root has fewer files than the others, which are alike
-                    present[is_root] = frozenset(os.listdir(self._directory(path)))
-                row = read_one(path, present[is_root], reading)
-            except OSError as error:
-                reading.skip("denied" if isinstance(error, PermissionError) else "vanished")
-                continue
-            if row:
-                reading.figures[path] = row
+        files = self._files_of(tree)
+        files.follow(tree.paths)
+        contents = files.read()
+        gone = contents.gone
+        reading.skip("vanished", len(gone))
+        reading.skip("denied", contents.denied)
+        reading.paths = files.paths
+        self._take_columns(contents, reading)
         if self._hierarchy.version == 1 and self._populated:
-            _count_descendants(reading.figures, tree.cut)
+            reading.columns["populated"] = self._tasks(reading.paths)
+        if gone:
+            keep = [path not in gone for path in reading.paths]
+            reading.paths = tuple(path for path, kept in zip(reading.paths, keep, strict=True) if kept)
+            for name, column in reading.columns.items():
+                reading.columns[name] = [value for value, kept in zip(column, keep, strict=True) if kept]
+        if self._hierarchy.version == 1 and self._populated:
+            _count_descendants(reading, tree.cut)
         return reading
 
-    def _read_v1(self, path: str, present: frozenset[str], reading: Reading) -> dict[str, str]:
-        row: dict[str, str] = {}
-        for column, name in _V1_COUNTERS.items():
-            self._number(path, name, present, row, column, reading)
-        self._number(path, "memory.kmem.limit_in_bytes", present, row, "kernel_limit_bytes", reading, parse_limit)
-        if self._populated and (tasks := self._file(path, "cgroup.procs", present, reading)) is not None:
-            row["populated"] = "1" if tasks else "0"
-        return row
-
-    def _read_v2(self, path: str, present: frozenset[str], reading: Reading) -> dict[str, str]:
-        row: dict[str, str] = {}
-        for column, name in _V2_COUNTERS.items():
-            self._number(path, name, present, row, column, reading)
-        for name, figures in (("memory.stat", _stat_figures), ("cgroup.events", _events_figures)):
+    def read_slabs(self, paths: Sequence[str]) -> dict[str, SlabInfo]:
+        """memory.kmem.slabinfo of each path that has rows in it. A bad file is left out."""
+        found: dict[str, SlabInfo] = {}
+        for path in paths:
             try:
-                if (data := self._file(path, name, present, reading)) is not None:
-                    row |= figures(data)
-            except KernelParseError:
-                reading.skip("bad_file")
-        return row
+                data = self._root.read(self._hierarchy.directory(posixpath.join(path, "memory.kmem.slabinfo")))
+                slabinfo = parse_kmem_slabinfo(data)
+            except (SourceUnavailable, KernelParseError):
+                continue
+            if slabinfo is not None:
+                found[path] = slabinfo
+        return found
 
-    def _number(
-        self,
-        path: str,
-        name: str,
-        present: frozenset[str],
-        row: dict[str, str],
-        column: str,
-        reading: Reading,
-        parse: Callable[[bytes, str], int | None] = parse_counter,
-    ) -> None:
-        data = self._file(path, name, present, reading)
+    def _files_of(self, tree: Tree) -> KeptFiles:
+        """The files that this kernel has, as the first cgroup with any of them shows (the root has fewer)."""
+        if self._files is None or not self._names:
+            candidates = tuple(_COUNTERS[self._hierarchy.version].values())
+            if self._hierarchy.version == 2:
+                candidates += ("memory.stat", "cgroup.events")
+            self._names = self._present(candidates, tree.paths)
+            self._files = KeptFiles("" if self._mount == "/" else self._mount, self._names, self._most_kept)
+        return self._files
+
+    def _present(self, candidates: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
+        # v2: a cgroup to which the memory controller is not handed down has none of its files.
+        best: tuple[str, ...] = ()
+        for path in sorted(paths[:_MOST_ASKED], key=lambda path: path == "/"):
+            try:
+                listed = frozenset(os.listdir(self._directory(path)))
+            except OSError:
+                continue
+            found = tuple(name for name in candidates if name in listed)
+            if len(found) > len(best):
+                best = found
+        return best
+
+    def _take_columns(self, contents: Contents, reading: Reading) -> None:
+        by_name = dict(zip(self._names, contents.columns, strict=True))
+        for column, name in _COUNTERS[self._hierarchy.version].items():
+            if name in by_name:
+                values = _numbers(by_name[name], name, reading)
+                reading.columns[column] = _without_unlimited(values, name) if "limit" in column else values
+        if "memory.stat" in by_name:
+            self._take_stat(by_name["memory.stat"], reading)
+        if "cgroup.events" in by_name:
+            reading.columns["populated"] = [_populated(data, reading) for data in by_name["cgroup.events"]]
+
+    def _take_stat(self, files: Sequence[bytes | None], reading: Reading) -> None:
+        """memory.stat's figures, and kernel memory where ``kernel`` or the parts to sum are there."""
+        keys = ("kernel", "slab", *_STAT_KEYS.values())
+        rows = [self._pick(data, keys, reading) for data in files]
+        columns = (
+            dict(zip(keys, map(list, zip(*rows, strict=True)), strict=True)) if rows else {key: [] for key in keys}
+        )
+        for column, key in _STAT_KEYS.items():
+            reading.columns[column] = columns[key]
+        reading.columns["kernel_bytes"] = columns["kernel"]
+        if None in columns["kernel"]:
+            stats = [{key: value for key, value in zip(keys, row, strict=True) if value is not None} for row in rows]
+            reading.columns["kernel_bytes"] = [_text(kernel_bytes(stat)) for stat in stats]
+
+    def _pick(self, data: bytes | None, keys: tuple[str, ...], reading: Reading) -> list[str | None]:
         if data is None:
-            return
+            return [None] * len(keys)
+        if self._stat.keys != keys:
+            self._stat = StatPicker(keys)
         try:
-            value = parse(data, name)
+            return self._stat.pick(data)
         except KernelParseError:
             reading.skip("bad_file")
-            return
-        if value is not None:
-            row[column] = str(value)
+            return [None] * len(keys)
 
-    def _file(self, path: str, name: str, present: frozenset[str], reading: Reading) -> bytes | None:
-        """Content; None for a file that this cgroup does not have or does not let us read. OSError: vanished."""
-        if name not in present:
-            return None
-        try:
-            return self._root.read(self._hierarchy.directory(posixpath.join(path, name)))
-        except SourceDenied:
-            reading.skip("denied")
-            return None
-        except SourceUnavailable as error:
-            # v2: a cgroup to which the memory controller is not handed down has none of its files.
-            if os.path.exists(self._directory(path)):
-                return None
-            raise OSError(str(error)) from error
+    def _tasks(self, paths: Sequence[str]) -> Column:
+        """v1: "1" for each cgroup that holds a process itself. Read anew each time: the kernel lists them at open."""
+        column: Column = []
+        for path in paths:
+            try:
+                with open(self._directory(path) + "/cgroup.procs", "rb") as file:
+                    column.append("1" if file.read(1) else "0")
+            except OSError:
+                column.append(None)
+        return column
 
     def _directory(self, path: str) -> str:
         return self._mount if path == "/" else self._mount + path
-
-
-def _stat_figures(data: bytes) -> dict[str, str]:
-    stat = parse_memory_stat(data)
-    row = {column: stat[key] for column, key in _V2_STAT.items() if key in stat}
-    if (kernel := kernel_bytes(stat)) is not None:
-        row["kernel_bytes"] = str(kernel)
-    return row
-
-
-def _events_figures(data: bytes) -> dict[str, str]:
-    return {"populated": "1" if parse_cgroup_events(data).populated else "0"}
 
 
 def spelled(path: str) -> str:
@@ -229,20 +296,79 @@ def spelled(path: str) -> str:
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _count_descendants(figures: Mapping[str, dict[str, str]], cut: frozenset[str]) -> None:
-    """v1 tells of each cgroup's own tasks: make ``populated`` mean in or below it, as on v2. No figure: not known."""
+def _children(directory: str) -> list[tuple[str, bool]]:
+    """Subdirectories, sorted, and whether each is known to be a leaf.
+
+    kernfs: a directory's link count is 2 + its subdirectories (kernfs_refresh_inode), so that a leaf, which most
+    cgroups are, needs no listing. Each leaf is looked at again at each poll: it may have got children.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_nlink == 2:
+            return []
+        with os.scandir(descriptor) as entries:
+            names = sorted([entry.name for entry in entries if entry.is_dir(follow_symlinks=False)])
+        stat = os.stat
+        children: list[tuple[str, bool]] = []
+        for name in names:
+            try:
+                children.append((name, stat(name, dir_fd=descriptor).st_nlink == 2))
+            except OSError:
+                continue  # vanished since it was listed
+        return children
+    finally:
+        os.close(descriptor)
+
+
+def _numbers(files: Sequence[bytes | None], name: str, reading: Reading) -> Column:
+    if None not in files:
+        fast = parse_counter_column(files)  # type: ignore[arg-type]
+        if fast is not None:
+            return list(fast)
+    return [_number(data, name, reading) for data in files]
+
+
+def _number(data: bytes | None, name: str, reading: Reading) -> str | None:
+    if data is None:
+        return None
+    try:
+        value = parse_counter(data, name)
+    except KernelParseError:
+        reading.skip("bad_file")
+        return None
+    return _text(value)
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _without_unlimited(values: Column, name: str) -> Column:
+    """No figure for a limit that is none. There are few different ones: each is looked at once."""
+    unlimited = {value for value in set(values) if value and parse_limit(value.encode() + b"\n", name) is None}
+    return [None if value in unlimited else value for value in values]
+
+
+def _populated(data: bytes | None, reading: Reading) -> str | None:
+    if data is None:
+        return None
+    try:
+        return "1" if parse_cgroup_events(data).populated else "0"
+    except KernelParseError:
+        reading.skip("bad_file")
+        return None
+
+
+def _count_descendants(reading: Reading, cut: frozenset[str]) -> None:
+    """v1 tells of each cgroup's own tasks: make ``populated`` mean in or below it, as on v2. None: not known."""
+    populated = dict(zip(reading.paths, reading.columns["populated"], strict=True))
     unknown = set(cut)
-    for path in reversed(list(figures)):  # children before their parents
-        row = figures[path]
+    for path in sorted(populated, key=lambda path: -path.count("/")):  # children before their parents
         parent = posixpath.dirname(path)
-        if row.get("populated") == "1":
-            if parent in figures:
-                figures[parent]["populated"] = "1"
-        elif path in unknown or "populated" not in row:
-            row.pop("populated", None)
+        if populated[path] == "1":
+            if parent in populated and path != "/":
+                populated[parent] = "1"
+        elif path in unknown or populated[path] is None:
+            populated[path] = None
             unknown.add(parent)
-
-
-def _subdirectories(directory: str) -> list[str]:
-    with os.scandir(directory) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    reading.columns["populated"] = [populated[path] for path in reading.paths]

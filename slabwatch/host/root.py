@@ -10,6 +10,8 @@ import errno
 import os
 
 from slabwatch.errors import KernelParseError, SourceDenied, SourceUnavailable
+from slabwatch.kernel.auxv import PATH as AUXV
+from slabwatch.kernel.auxv import parse_page_size
 from slabwatch.kernel.cgroups import Controller, parse_cgroups
 from slabwatch.kernel.cmdline import parse_cmdline
 from slabwatch.kernel.counter import parse_counter
@@ -33,7 +35,7 @@ class KernelRoot:
 
     def __init__(self, root: str = "/") -> None:
         self.root = os.path.abspath(root)
-        self.page_size = os.sysconf("SC_PAGE_SIZE")
+        self.page_size = self._page_size()
 
     @property
     def live(self) -> bool:
@@ -43,6 +45,15 @@ class KernelRoot:
     def path(self, kernel_path: str) -> str:
         """Where ``kernel_path`` (absolute, as on a live host) is found."""
         return kernel_path if self.root == "/" else self.root + kernel_path
+
+    def _page_size(self) -> int:
+        """A recorded host may have been one with other pages than this one: its auxv tells."""
+        if not self.live:
+            try:
+                return parse_page_size(self.read(AUXV))
+            except (SourceUnavailable, KernelParseError):
+                pass
+        return os.sysconf("SC_PAGE_SIZE")
 
     def read(self, kernel_path: str) -> bytes:
         """The whole file. Raises SourceUnavailable or SourceDenied."""

@@ -12,6 +12,8 @@ Unlimited is ``max`` in v2. In v1 it is the highest number that is a multiple of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from slabwatch.errors import KernelParseError
 from slabwatch.kernel.text import number, whole_lines
 
@@ -32,3 +34,13 @@ def parse_limit(data: bytes, path: str) -> int | None:
     """A limit, None for an unlimited one in v2 or v1. Raises KernelParseError."""
     limit = parse_counter(data, path)
     return None if limit is None or limit >= UNLIMITED_FROM else limit
+
+
+def parse_counter_column(values: Sequence[bytes]) -> list[str] | None:
+    """Many such files at once, each with one number: their decimal texts; None when any of them is otherwise."""
+    text = b"".join(values).decode("ascii", "replace")
+    numbers = text.split("\n")
+    if len(numbers) != len(values) + 1 or numbers.pop():
+        return None
+    joined = "".join(numbers)
+    return numbers if joined.isdigit() and joined.isascii() and "" not in numbers else None

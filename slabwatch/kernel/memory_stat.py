@@ -13,7 +13,7 @@ Drift: v1 has no field for slab or kernel memory at all. v2 gained ``vmalloc`` a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from slabwatch.kernel.flat_keyed import parse_flat_keyed
 
@@ -37,3 +37,31 @@ def kernel_bytes(stat: Mapping[str, str]) -> int | None:
     if "slab" not in stat:
         return None
     return sum([int(stat[part]) for part in _PARTS if part in stat])
+
+
+class StatPicker:
+    """Takes a few figures out of many memory.stat files, whose keys stand at the same places on one kernel.
+
+    ``pick`` gives one decimal text a key, None for a key that is not there.
+    """
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = tuple(keys)
+        self._places: tuple[int, ...] | None = None
+
+    def pick(self, data: bytes) -> list[str | None]:
+        """The figures of one file. Raises KernelParseError."""
+        words = data.decode("ascii", "replace").split()
+        if self._places is not None and data.endswith(b"\n"):
+            try:
+                # A key right before its value, where it was in the last file: nothing else has to be looked at.
+                if [words[place - 1] for place in self._places] == list(self.keys):
+                    values = [words[place] for place in self._places]
+                    if "".join(values).isdigit() and len(words) % 2 == 0:
+                        return list(values)
+            except IndexError:
+                pass
+        stat = parse_memory_stat(data)
+        known = [key in stat for key in self.keys]
+        self._places = tuple(2 * list(stat).index(key) + 1 for key in self.keys) if all(known) else None
+        return [stat.get(key) for key in self.keys]

@@ -6,24 +6,23 @@ Blocking. The sampler calls it in a thread of its own.
 from __future__ import annotations
 
 import logging
-import posixpath
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from slabwatch.config import Config
 from slabwatch.errors import KernelParseError, SlabwatchError, SourceDenied, SourceUnavailable
 from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
-from slabwatch.host.memory_cgroups import MemoryCgroups, Reading, Tree, spelled
+from slabwatch.host.memory_cgroups import MemoryCgroups, spelled
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.slab_sysfs import SlabSysfs
 from slabwatch.kernel.meminfo import MemInfo
 from slabwatch.kernel.slabinfo import SlabInfo
-from slabwatch.watch.sample import CGROUP_COLUMNS, CacheInfo, CgroupReadings, CollectorRun, ProcessCounts, Sample
-
-OTHER = "__other__"
-# Columns whose sum over several cgroups means something.
-_SUMMED = frozenset(CGROUP_COLUMNS) - {"kernel_max_bytes", "kernel_limit_bytes", "memory_max_usage_bytes", "populated"}
+from slabwatch.watch.cgroup_table import as_table
+from slabwatch.watch.sample import CgroupReadings, CgroupSlabs, CollectorRun, ProcessCounts, Sample
+from slabwatch.watch.select import Largest, pattern_filter
 
 Part = TypeVar("Part")
 Skipped = dict[str, int]
@@ -37,23 +36,32 @@ class Collectors:
         self._root = root
         self._config = config
         self._hierarchy: MemoryHierarchy | None = None
+        self._memory_cgroups: MemoryCgroups | None = None
+        self._largest_cgroups = Largest(config.cgroups.max_count)
+        self._cgroup_slabs: tuple[CgroupSlabs, ...] | None = None
+        self._slabinfo: SlabInfo | None = None
+        self._slabinfo_run: CollectorRun | None = None
+        self._slabinfo_due = 0.0
         self._sysfs = SlabSysfs(root)
         self._runs: list[CollectorRun] = []
         self._said: dict[str, str] = {}  # collector -> the error that was logged, so that it is said once
         self._number = 0
 
-    def collect(self) -> Sample:
-        """Read all that is on. Never raises for what the kernel does or does not have."""
+    def collect(self, *, fresh: bool = False) -> Sample:
+        """Read all that is on. Never raises for what the kernel does or does not have.
+
+        ``fresh``: read slabinfo even while it is kept back for having been slow (a storm's measurement).
+        """
         self._runs = []
         self._number += 1
         on = self._config.collectors
-        slabinfo = self._run("slabinfo", on.slabinfo, self._slabinfo)
-        meminfo = self._run("meminfo", on.meminfo, self._meminfo)
+        slabinfo = self._slabinfo_or_last(fresh) if on.slabinfo else None
+        meminfo = self._run("meminfo", on.meminfo, self._read_meminfo)
         unix_seconds, monotonic_seconds = time.time(), time.monotonic()
-        process = self._run("process", on.process, self._process)
-        cgroups = self._run("cgroup", on.cgroup, self._cgroups)
+        process = self._run("process", on.process, self._read_process)
+        cgroups = self._run("cgroup", on.cgroup, self._read_cgroups)
         names = slabinfo.names if slabinfo else ()
-        sysfs = self._run("slab_sysfs", on.slab_sysfs, lambda skipped: self._slab_sysfs(names))
+        sysfs = self._run("slab_sysfs", on.slab_sysfs, lambda skipped: self._sysfs.caches(names))
         return Sample(
             number=self._number,
             unix_seconds=unix_seconds,
@@ -65,7 +73,32 @@ class Collectors:
             cgroups=cgroups,
             slab_sysfs=sysfs,
             collectors=tuple(self._runs),
+            cgroup_slabs=self._cgroup_slabs if cgroups else None,
         )
+
+    def close(self) -> None:
+        """Give the kept descriptors back."""
+        if self._memory_cgroups:
+            self._memory_cgroups.close()
+
+    def _slabinfo_or_last(self, fresh: bool) -> SlabInfo | None:
+        """slabinfo, not read again before max_read_ratio of the time has gone into it: until then the last one."""
+        now = time.monotonic()
+        if now < self._slabinfo_due and not fresh and self._slabinfo is not None and self._slabinfo_run is not None:
+            self._runs.append(replace(self._slabinfo_run, reused=True, skipped={}))
+            return self._slabinfo
+        self._slabinfo = self._run("slabinfo", True, self._read_slabinfo)
+        run = self._runs[-1]
+        poll = self._config.poll
+        wait = run.duration_seconds / poll.max_read_ratio
+        if wait > poll.interval_seconds:
+            run = self._runs[-1] = replace(run, backoff_seconds=wait)
+            self._slabinfo_due = now + wait
+            if not (self._slabinfo_run and self._slabinfo_run.backoff_seconds):
+                fields = {"read_seconds": round(run.duration_seconds, 3), "next_in_seconds": round(wait, 1)}
+                log.warning("slabinfo_slow", extra={"fields": fields})
+        self._slabinfo_run = run
+        return self._slabinfo
 
     def _run(self, name: str, on: bool, read: Callable[[Skipped], Part]) -> Part | None:
         if not on:
@@ -98,12 +131,12 @@ class Collectors:
         fields = {"collector": name, "error": str(failure), "remedy": remedy(name, failure)}
         log.warning("collector_failed", extra={"fields": fields})
 
-    def _slabinfo(self, skipped: Skipped) -> SlabInfo:
+    def _read_slabinfo(self, skipped: Skipped) -> SlabInfo:
         slabinfo = self._root.read_slabinfo()
         self._bad_lines("slabinfo", slabinfo.skipped, skipped)
         return slabinfo
 
-    def _meminfo(self, skipped: Skipped) -> MemInfo:
+    def _read_meminfo(self, skipped: Skipped) -> MemInfo:
         meminfo = self._root.read_meminfo()
         self._bad_lines("meminfo", meminfo.skipped, skipped)
         return meminfo
@@ -116,89 +149,63 @@ class Collectors:
             self._said[f"{name} line"] = _topic(bad[0])
             log.warning("bad_line", extra={"fields": {"collector": name, "error": str(bad[0]), "lines": len(bad)}})
 
-    def _process(self, skipped: Skipped) -> ProcessCounts:
+    def _read_process(self, skipped: Skipped) -> ProcessCounts:
         root = self._root
         files = _optional(root.read_allocated_files, skipped)
         return ProcessCounts(
             processes=_optional(root.count_processes, skipped),
             threads=root.read_loadavg().threads,
             forks=root.read_stat().processes,
-            # An approximate per-CPU counter on many kernels, which reads 0 on a host with hundreds of open files.
-            allocated_files=files or None,
+            allocated_files=files if files is not None and files >= _exact_enough(os.cpu_count() or 1) else None,
             dentries=_optional(root.read_dentries, skipped),
         )
 
-    def _cgroups(self, skipped: Skipped) -> CgroupReadings:
-        bounds = self._config.cgroups
-        if self._hierarchy is None:
+    def _read_cgroups(self, skipped: Skipped) -> CgroupReadings:
+        if self._hierarchy is None or self._memory_cgroups is None:
             self._hierarchy = find_memory_hierarchy(self._root)
-        hierarchy = self._hierarchy
-        cgroups = MemoryCgroups(self._root, hierarchy, max_depth=bounds.max_depth, populated=bounds.populated_v1)
+            bounds = self._config.cgroups
+            self._memory_cgroups = MemoryCgroups(
+                self._root,
+                self._hierarchy,
+                max_depth=bounds.max_depth,
+                populated=bounds.populated_v1,
+                fold_storms=bounds.fold_storms,
+                most_kept=bounds.kept_descriptors,
+                wanted=pattern_filter(bounds.include, bounds.exclude),
+            )
+        hierarchy, cgroups = self._hierarchy, self._memory_cgroups
         try:
             tree = cgroups.walk()
         except SourceUnavailable:
+            self.close()
             self._hierarchy = None  # unmounted or moved: look again at the next poll
             raise
         reading = cgroups.read(tree)
         skipped |= reading.skipped
-        return _as_columns(hierarchy, tree, reading, cgroups.dying(tree.visible), bounds.max_count)
-
-    def _slab_sysfs(self, names: tuple[str, ...]) -> tuple[CacheInfo, ...]:
-        return self._sysfs.caches(names)
-
-
-def _as_columns(
-    hierarchy: MemoryHierarchy, tree: Tree, reading: Reading, dying: int | None, max_count: int
-) -> CgroupReadings:
-    figures = reading.figures
-    # The largest keep a series of their own. Those beyond the depth were not read: their ancestors' figures hold them.
-    kept = list(figures)
-    if len(kept) > max_count:
-        largest = sorted(kept, key=lambda path: -int(figures[path].get("kernel_bytes", 0)))[:max_count]
-        largest_set = set(largest)
-        kept = [path for path in kept if path in largest_set]
-    rest = [figures[path] for path in figures.keys() - set(kept)]
-    rows: list[Mapping[str, str]] = [figures[path] for path in kept]
-    if rest:
-        rows.append(_sum_of(rest))
-    columns = {
-        column: tuple([row.get(column) for row in rows])
-        for column in CGROUP_COLUMNS
-        if any(column in row for row in rows)
-    }
-    return CgroupReadings(
-        mode=hierarchy.mode,
-        version=hierarchy.version,
-        paths=tuple(map(spelled, kept)) + ((OTHER,) if rest else ()),
-        columns=columns,
-        visible=tree.visible,
-        dying=dying,
-        omitted=len(rest),
-        unpopulated_kernel_bytes=_unpopulated_kernel_bytes(figures),
-    )
+        dying = cgroups.dying(tree.visible)
+        fold = self._config.cgroups.fold_storms
+        table = as_table(
+            hierarchy,
+            tree,
+            reading,
+            dying,
+            self._largest_cgroups,
+            fold_storms=fold,
+            kept_descriptors=cgroups.kept_descriptors,
+        )
+        if self._config.collectors.cgroup_slabinfo:
+            slabs = cgroups.read_slabs(sorted(self._largest_cgroups.kept))
+            self._cgroup_slabs = tuple(CgroupSlabs(spelled(path), slabinfo) for path, slabinfo in slabs.items())
+        return table
 
 
-def _sum_of(rows: list[dict[str, str]]) -> dict[str, str]:
-    return {
-        column: str(sum(int(row[column]) for row in rows if column in row))
-        for column in CGROUP_COLUMNS
-        if column in _SUMMED and any(column in row for row in rows)
-    }
+def _exact_enough(cpus: int) -> int:
+    """From how many open files on file-nr can be told from noise: where its error is below a twentieth.
 
-
-def _unpopulated_kernel_bytes(figures: Mapping[str, Mapping[str, str]]) -> int | None:
-    """Kernel memory of cgroups without any task in or below them; each byte once, as figures include descendants."""
-    if not any("populated" in row for row in figures.values()):
-        return None
-    total = 0
-    empty: set[str] = set()
-    for path, row in figures.items():  # parents come before their children
-        if row.get("populated") != "0":
-            continue
-        if path == "/" or posixpath.dirname(path) not in empty:
-            total += int(row.get("kernel_bytes", 0))
-        empty.add(path)
-    return total
+    It is an approximate counter, off by up to a batch a CPU (percpu_counter_read_positive; lib/percpu_counter.c):
+    it reads 0 on hosts with hundreds of open files.
+    """
+    return 20 * max(32, 2 * cpus) * cpus
 
 
 def _topic(failure: SlabwatchError) -> str:

@@ -60,17 +60,32 @@ class CgroupReadings:
     dying: int | None
     omitted: int  # beyond the cap: summed in the last path, "__other__"
     unpopulated_kernel_bytes: int | None
+    kept_descriptors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupSlabs:
+    """One cgroup's own part of the slab caches: its memory.kmem.slabinfo, where that has content (before 5.9)."""
+
+    path: str
+    slabinfo: SlabInfo
 
 
 @dataclass(frozen=True, slots=True)
 class CollectorRun:
-    """How one collector fared in this poll."""
+    """How one collector fared in this poll.
+
+    ``backoff_seconds``: how long it is kept from reading, because the last read took long; in that time the part is
+    ``reused`` from that read, whose duration this is.
+    """
 
     name: str
     success: bool
     duration_seconds: float
     error: str = ""
     skipped: Mapping[str, int] = field(default_factory=dict)  # reason -> how many things were left out
+    backoff_seconds: float = 0.0
+    reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +102,4 @@ class Sample:
     cgroups: CgroupReadings | None
     slab_sysfs: tuple[CacheInfo, ...] | None
     collectors: tuple[CollectorRun, ...]
+    cgroup_slabs: tuple[CgroupSlabs, ...] | None = None

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from slabwatch.watch.derive import Derived, derive
 from slabwatch.watch.sample import Sample
+
+
+class Collect(Protocol):
+    """One poll, blocking; ``fresh``: nothing may be older than the call."""
+
+    def __call__(self, *, fresh: bool = False) -> Sample: ...
+
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +30,7 @@ class Sampler:
     made up for. ``measure`` gives a sample taken after the call, outside of the grid, and never beside another.
     """
 
-    def __init__(
-        self, collect: Callable[[], Sample], publish: Callable[[Sample, Derived], None], interval_seconds: float
-    ) -> None:
+    def __init__(self, collect: Collect, publish: Callable[[Sample, Derived], None], interval_seconds: float) -> None:
         self.interval_seconds = interval_seconds
         self.latest: Sample | None = None
         self.derived: Derived | None = None
@@ -58,17 +65,20 @@ class Sampler:
 
     async def measure(self) -> tuple[Sample, Derived]:
         """A fresh sample, published like any other."""
-        return await self._poll()
+        return await self._poll(fresh=True)
 
-    def replace_collect(self, collect: Callable[[], Sample], interval_seconds: float) -> None:
-        """From the next poll on, read by these collectors and at this interval (a reload)."""
-        self._collect = collect
-        self.interval_seconds = interval_seconds
+    async def replace_collect(self, collect: Collect, interval_seconds: float) -> None:
+        """From the next poll on, read by these collectors and at this interval. A poll under way is waited for."""
+        async with self._single_flight:
+            self._collect = collect
+            self.interval_seconds = interval_seconds
         self._changed.set()
 
-    async def _poll(self) -> tuple[Sample, Derived]:
+    async def _poll(self, *, fresh: bool = False) -> tuple[Sample, Derived]:
         async with self._single_flight:
-            sample = await asyncio.get_running_loop().run_in_executor(self._thread, self._collect)
+            sample = await asyncio.get_running_loop().run_in_executor(
+                self._thread, functools.partial(self._collect, fresh=fresh)
+            )
             derived = derive(sample)
             self.polls += 1
             self.latest, self.derived = sample, derived

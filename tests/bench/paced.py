@@ -1,0 +1,28 @@
+"""The daemon, at a pace of its own choosing."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from slabwatch import config as configuration
+from slabwatch.daemon import Daemon
+from slabwatch.host.root import KernelRoot
+
+
+def main(path: str, poll_seconds: float | None = None) -> None:
+    """Serve until SIGTERM."""
+    config = configuration.load(Path(path))
+    if poll_seconds is not None:
+        poll = config.poll.model_copy(update={"interval_seconds": poll_seconds, "max_read_ratio": 1.0})
+        config = config.model_copy(update={"poll": poll})
+
+    async def serve() -> None:
+        await Daemon(Path(path), config, KernelRoot("/"), lambda url, socket: None).run()
+
+    asyncio.run(serve())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(float, sys.argv[2:]))

@@ -1,0 +1,151 @@
+"""The watching half: CPU of polls and scrapes, cgroups, memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from slabwatch import config as configuration
+from slabwatch.config import Cgroups, Config
+from slabwatch.host.root import KernelRoot
+from slabwatch.watch.collect import Collectors
+from tests.bench import servers
+from tests.bench.measure import (
+    Scraper,
+    Row,
+    all_descriptors,
+    cgroups,
+    cpu_seconds,
+    median_ms,
+    resident_bytes,
+)
+
+# At the same pace for both: back to back, as peers' figures are usually taken, and with time in between, in which
+# the CPU's caches are lost to others, as on a host that does its own work.
+_PACES = ((0.02, "back to back"), (0.5, "twice a second"))
+_SECONDS = 12.0
+_SAME_FAMILIES = "[collectors]\nprocess = false\ncgroup = false\n"
+
+
+def scrapes() -> Iterator[Row]:
+    """One poll and one scrape, and ten scrapes a poll, against as many scrapes of node_exporter."""
+    with servers.node_exporter() as peer:
+        for pace, name in _PACES:
+            for each, aim in ((1, 0.25), (10, 0.1)):
+                for gzip in (False, True):
+                    theirs = _cpu_of_polls(peer.pid, servers.NODE_EXPORTER, pace, each, gzip) * 1000
+                    with servers.slabwatch(_SAME_FAMILIES, poll_seconds=pace) as (daemon, _):
+                        ours = _cpu_of_polls(daemon.pid, servers.OURS, pace, each, gzip) * 1000
+                    yield Row(
+                        f"one poll and {each} scrape{'s' if each > 1 else ''}, {name}{', gzip' if gzip else ''}: CPU ms",
+                        f"{ours:.2f}",
+                        f"node_exporter {theirs:.2f}",
+                        ours / theirs,
+                        aim,
+                    )
+        memory = _mib(_resident_watching())
+        yield Row("resident MiB, slabinfo and meminfo only", memory, f"node_exporter {_mib(resident_bytes(peer.pid))}")
+
+
+def _cpu_of_polls(pid: int, url: str, pace: float, scrapes_each: int, gzip: bool) -> float:
+    """CPU seconds an interval of our polls, idle time included, with some scrapes in each."""
+    scraper = Scraper(url)
+    scraper.scrape(gzip=gzip)
+    time.sleep(1.0)
+    rounds = 0
+    before, started = cpu_seconds(pid), time.monotonic()
+    while time.monotonic() - started < _SECONDS / 2:
+        for _ in range(scrapes_each):
+            scraper.scrape(gzip=gzip)
+        rounds += 1
+        time.sleep(max(0.0, started + rounds * pace - time.monotonic()))
+    spent = cpu_seconds(pid) - before
+    # Where the scrapes took longer than the pace, our polls went on meanwhile: an interval is what they make it.
+    return spent / max(rounds, (time.monotonic() - started) / pace)
+
+
+def _resident_watching() -> int:
+    with servers.slabwatch(_SAME_FAMILIES) as (daemon, _):
+        Scraper(servers.OURS).scrape()
+        return resident_bytes(daemon.pid)
+
+
+def many_cgroups() -> Iterator[Row]:
+    """A poll of the cgroup collector against a bare loop of pread over the same descriptors."""
+    hard = all_descriptors()
+    per_cgroup: dict[int, float] = {}
+    for count in (1000, 2000, 5000):
+        for kept in (1_000_000, 0):
+            with cgroups(count):
+                collectors = Collectors(
+                    KernelRoot("/"), Config(cgroups=Cgroups(kept_descriptors=kept, max_count=100_000))
+                )
+                collectors.collect()
+                read = lambda: collectors._read_cgroups({})  # noqa: E731, SLF001
+                ours = median_ms(read)
+                held = collectors.collect().cgroups
+                assert held is not None
+                if kept and count == 1000:
+                    columns = collectors._memory_cgroups._files._columns  # type: ignore[union-attr]  # noqa: SLF001
+                    bare = median_ms(lambda: [os.pread(fd, 64, 0) for column in columns for fd in column])
+                    yield Row(
+                        f"poll over {count} cgroups, {held.kept_descriptors} kept descriptors: CPU ms",
+                        f"{ours:.1f}", f"bare preads {bare:.1f}", ours / bare, 2.0,
+                    )  # fmt: skip
+                if not kept:
+                    per_cgroup[count] = ours / count * 1000
+                    yield Row(f"poll over {count} cgroups, none kept: CPU µs a cgroup", f"{per_cgroup[count]:.1f}", "")
+                collectors.close()
+    yield Row(
+        "CPU a cgroup at 5,000 against 1,000", f"{per_cgroup[5000]:.1f} µs", f"{per_cgroup[1000]:.1f} µs",
+        per_cgroup[5000] / per_cgroup[1000], 1.0,
+    )  # fmt: skip
+    yield from _slab_of_descriptors(min(hard, 7 * 1000))
+
+
+def _slab_of_descriptors(most: int) -> Iterator[Row]:
+    """What kept descriptors cost the kernel, and what they save."""
+    root = KernelRoot("/")
+    with cgroups(1000):
+        time.sleep(2)  # the kernel's counters are folded once a second
+        before = root.read_meminfo()
+        collectors = Collectors(root, Config(cgroups=Cgroups(kept_descriptors=most, max_count=100_000)))
+        sample = collectors.collect()
+        time.sleep(2)
+        after = root.read_meminfo()
+        collectors.close()
+    assert sample.cgroups is not None
+    grown = {key: (after.get(key) or 0) - (before.get(key) or 0) for key in ("Slab", "SUnreclaim")}
+    kept = max(1, sample.cgroups.kept_descriptors)
+    yield Row(
+        f"slab pinned by {kept} kept descriptors of 1,000 cgroups: MiB",
+        f"{_mib(grown['Slab'])}, of it {_mib(grown['SUnreclaim'])} unreclaimable",
+        f"{grown['SUnreclaim'] / kept / 1024:.1f} kB each",
+    )
+
+
+def memory_over_polls(polls: int = 20_000) -> Iterator[Row]:
+    """Resident memory of a daemon's watching parts while cgroups come and go, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.churn", str(polls)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    curve = [float(line) for line in done.stdout.split()]
+    yield Row(
+        f"resident MiB over {polls} polls, 235 caches, 1,000 cgroups of which 10 come and go at each",
+        " ".join(f"{value:.1f}" for value in curve),
+        "",
+        curve[-1] / curve[len(curve) // 4],
+        1.02,
+    )
+
+
+def defaults() -> configuration.Config:
+    """Checked here so that a benchmark never runs on a configuration that the daemon would refuse."""
+    return configuration.load(None)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 1048576:.1f}"
