@@ -107,7 +107,7 @@ class Cgroups(Section):
         1000,
         ge=0,
         le=100_000,
-        description='The largest, by kernel memory, have series of their own; the rest is summed in cgroup="__other__".',
+        description='The largest, by kernel memory, have series of their own; the rest is cgroup="__other__".',
     )
     max_depth: int = Field(8, ge=0, le=64, description="Levels below the hierarchy's root that are read.")
     fold_storms: bool = Field(

@@ -256,6 +256,14 @@ def v2_first_cgroup_without_memory(files: Files) -> None:
     edit(files, f"{V2_MOUNT}/cgroup.stat", b"nr_subsys_memory 5\n", b"nr_subsys_memory 4\n")
 
 
+@recipe(v2)
+def v2_memory_in_root_alone(files: Files) -> None:
+    """Not handed down to any cgroup: the root's memory.stat is there all the same."""
+    for path in filter(None, CGROUPS):
+        without(files, f"{V2_MOUNT}{path}/memory.")
+    files[f"{V2_MOUNT}/cgroup.stat"] = cgroup_stat(len(CGROUPS) - 1, 0)
+
+
 # Directory names as bytes allow them, and how each must come out as a label value (before escaping).
 ODD_NAMES = {
     b"line\nbreak": "line\nbreak",

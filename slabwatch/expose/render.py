@@ -32,7 +32,7 @@ class KernelPage:
 
     def __init__(self, selection: CacheSelection | None = None) -> None:
         self._selection = selection or CacheSelection()
-        self._shown: tuple[int, ShownCaches] | None = None
+        self._shown: tuple[Sample, ShownCaches] | None = None
         self._families: dict[str, _Family] = {}
         self._caches = _Labels("cache")
         self._cgroups = _Labels("cgroup")
@@ -94,8 +94,8 @@ class KernelPage:
 
     def _shown_of(self, sample: Sample, slabinfo: SlabInfo, derived: Derived) -> ShownCaches:
         """Chosen once a sample, however many formats are rendered: the choice has a memory."""
-        if self._shown is None or self._shown[0] != sample.number:
-            self._shown = sample.number, self._selection.of(slabinfo, derived.cache_bytes)
+        if self._shown is None or self._shown[0] is not sample:
+            self._shown = sample, self._selection.of(slabinfo, derived.cache_bytes)
         return self._shown[1]
 
     def _host(self, sample: Sample) -> Iterator[tuple[str, str]]:

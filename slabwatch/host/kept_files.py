@@ -70,7 +70,7 @@ class KeptFiles:
         self._others = [path for path in paths if path not in self._kept]
         self._columns = [list(column) for column in zip(*self._kept.values(), strict=True)] or [[] for _ in self._names]
         self._followed = paths
-        self.paths = (*self._kept, *self._others)
+        self.paths = (*self._others, *self._kept)
 
     def read(self) -> Contents:
         """One column a name, in the order of ``paths``."""
@@ -83,7 +83,7 @@ class KeptFiles:
             except OSError:  # a cgroup has gone: find out which
                 column = [_read_or_none(fd, size) for fd in descriptors]
                 contents.gone.update(path for path, data in zip(self._kept, column, strict=True) if data is None)
-            contents.columns.append(column + [row[index] for row in others])
+            contents.columns.append([row[index] for row in others] + column)
         if contents.gone:
             for path in contents.gone & self._kept.keys():
                 self._close(path)

@@ -158,7 +158,7 @@ class MemoryCgroups:
                         paths.append(child)
                 else:
                     pending.append((child, depth + 1))
-        return Tree(tuple(paths), visible, frozenset(cut))
+        return Tree(tuple(sorted(paths)), visible, frozenset(cut))  # parents before their children
 
     def dying(self, visible: int) -> int | None:
         """Cgroups that were removed and are still held by the kernel; None where it does not tell.
@@ -194,7 +194,7 @@ class MemoryCgroups:
         reading.paths = files.paths
         self._take_columns(contents, reading)
         if self._hierarchy.version == 1 and self._populated:
-            reading.columns["populated"] = self._tasks(reading.paths)
+            reading.columns["populated"] = self._tasks(reading)
         if gone:
             keep = [path not in gone for path in reading.paths]
             reading.paths = tuple(path for path, kept in zip(reading.paths, keep, strict=True) if kept)
@@ -276,15 +276,22 @@ class MemoryCgroups:
             reading.skip("bad_file")
             return [None] * len(keys)
 
-    def _tasks(self, paths: Sequence[str]) -> Column:
+    def _tasks(self, reading: Reading) -> Column:
         """v1: "1" for each cgroup that holds a process itself. Read anew each time: the kernel lists them at open."""
         column: Column = []
-        for path in paths:
+        for path in reading.paths:
             try:
-                with open(self._directory(path) + "/cgroup.procs", "rb") as file:
-                    column.append("1" if file.read(1) else "0")
+                descriptor = os.open(self._directory(path) + "/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as error:
+                reading.skip("denied", isinstance(error, PermissionError))
+                column.append(None)
+                continue
+            try:
+                column.append("1" if os.read(descriptor, 1) else "0")
             except OSError:
                 column.append(None)
+            finally:
+                os.close(descriptor)
         return column
 
     def _directory(self, path: str) -> str:

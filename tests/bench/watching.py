@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -14,8 +15,8 @@ from slabwatch.host.root import KernelRoot
 from slabwatch.watch.collect import Collectors
 from tests.bench import servers
 from tests.bench.measure import (
-    Scraper,
     Row,
+    Scraper,
     all_descriptors,
     cgroups,
     cpu_seconds,
@@ -84,13 +85,12 @@ def many_cgroups() -> Iterator[Row]:
                     KernelRoot("/"), Config(cgroups=Cgroups(kept_descriptors=kept, max_count=100_000))
                 )
                 collectors.collect()
-                read = lambda: collectors._read_cgroups({})  # noqa: E731, SLF001
-                ours = median_ms(read)
+                ours = median_ms(functools.partial(collectors._read_cgroups, {}))
                 held = collectors.collect().cgroups
                 assert held is not None
                 if kept and count == 1000:
-                    columns = collectors._memory_cgroups._files._columns  # type: ignore[union-attr]  # noqa: SLF001
-                    bare = median_ms(lambda: [os.pread(fd, 64, 0) for column in columns for fd in column])
+                    columns = collectors._memory_cgroups._files._columns  # type: ignore[union-attr]
+                    bare = median_ms(functools.partial(_bare_preads, columns))
                     yield Row(
                         f"poll over {count} cgroups, {held.kept_descriptors} kept descriptors: CPU ms",
                         f"{ours:.1f}", f"bare preads {bare:.1f}", ours / bare, 2.0,
@@ -104,6 +104,12 @@ def many_cgroups() -> Iterator[Row]:
         per_cgroup[5000] / per_cgroup[1000], 1.0,
     )  # fmt: skip
     yield from _slab_of_descriptors(min(hard, 7 * 1000))
+
+
+def _bare_preads(columns: list[list[int]]) -> None:
+    for column in columns:
+        for descriptor in column:
+            os.pread(descriptor, 64, 0)
 
 
 def _slab_of_descriptors(most: int) -> Iterator[Row]:

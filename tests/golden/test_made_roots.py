@@ -214,6 +214,12 @@ def test_a_cgroup_without_the_controller(made: Run, runs: Runs, request: pytest.
     assert made.value("cgroup_populated", cgroup=bare) == (0 if first else 1)
 
 
+@root("v2-memory-in-root-alone")
+def test_the_root_has_figures_of_its_own(made: Run) -> None:
+    assert made.labelled("cgroup_kernel_bytes", "cgroup") == {"/": charged_below("").kernel}
+    assert set(made.labelled("cgroup_populated", "cgroup")) == {path for path in CGROUPS if path}
+
+
 @root("odd-cgroup-names")
 def test_any_byte_in_a_name(made: Run) -> None:
     told = made.labelled("cgroup_kernel_bytes", "cgroup")

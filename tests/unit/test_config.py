@@ -90,13 +90,14 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
 
 def test_an_unknown_key_names_file_key_guess_and_what_is_allowed(tmp_path: Path) -> None:
     assert refusal(tmp_path, "[poll]\ninterval_secs = 5\n") == (
-        "slabwatch.toml: poll.interval_secs: unknown key. Did you mean interval_seconds? Allowed here: interval_seconds"
+        "slabwatch.toml: poll.interval_secs: unknown key. Did you mean interval_seconds? "
+        "Allowed here: interval_seconds, max_read_ratio"
     )
     assert refusal(tmp_path, "[shrink]\nzzz = 5\n") == "slabwatch.toml: shrink.zzz: unknown key. Allowed here: enabled"
 
 
 def test_an_unknown_section(tmp_path: Path) -> None:
-    sections = "cgroups, collectors, control, log, metrics, poll, shrink, state, storm"
+    sections = "caches, cgroups, collectors, control, log, metrics, poll, shrink, state, storm"
     assert refusal(tmp_path, "[metric]\n") == (
         f"slabwatch.toml: metric: unknown key. Did you mean metrics? Allowed here: {sections}"
     )

@@ -157,10 +157,12 @@ def _oracle(sample: Sample, derived: Derived) -> list[Metric]:
         add("cgroups", sample.cgroups.visible)
         add("cgroups_dying", sample.cgroups.dying)
         add("cgroups_omitted", sample.cgroups.omitted)
+        add("cgroup_kept_descriptors", sample.cgroups.kept_descriptors)
         add("cgroups_unpopulated_kernel_bytes", sample.cgroups.unpopulated_kernel_bytes)
     for run in sample.collectors:
         add("collector_success", int(run.success), run.name)
         add("collector_duration_seconds", run.duration_seconds, run.name)
+        add("collector_backoff_seconds", run.backoff_seconds, run.name)
         add("collector_last_success_timestamp_seconds", sample.unix_seconds if run.success else None, run.name)
         for reason, count in run.skipped.items():
             add("collector_skipped_total", count, run.name, reason)

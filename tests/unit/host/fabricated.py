@@ -101,9 +101,10 @@ def deny(monkeypatch: pytest.MonkeyPatch, names: Iterable[str], error: int = err
     """Opening a file that ends in one of the names fails, for root too."""
     opened, ends = os.open, tuple(names)
 
-    def open_some(path: str, flags: int, mode: int = 0o777) -> int:
-        if str(path).endswith(ends):
+    def open_some(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        whole = str(path) if dir_fd is None else f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{path}"
+        if whole.endswith(ends):
             raise OSError(error, os.strerror(error), path)
-        return opened(path, flags, mode)
+        return opened(path, flags, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "open", open_some)

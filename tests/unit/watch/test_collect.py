@@ -21,9 +21,11 @@ from slabwatch.expose.render import KernelPage
 from slabwatch.host.hierarchy import MemoryHierarchy
 from slabwatch.host.memory_cgroups import Reading, Tree
 from slabwatch.host.root import KernelRoot
-from slabwatch.watch.collect import OTHER, Collectors, _as_columns, remedy
+from slabwatch.watch.cgroup_table import OTHER, as_table
+from slabwatch.watch.collect import Collectors, remedy
 from slabwatch.watch.derive import derive
 from slabwatch.watch.sample import CgroupReadings, CollectorRun, Sample
+from slabwatch.watch.select import Largest
 from tests.hosts import HOSTS, STATES, host_root
 from tests.unit.host.fabricated import V2_MOUNT, deny, fabricate, v1_files, v1_root, v2_files, v2_root
 from tests.unit.host.test_memory_cgroups import ODD
@@ -40,7 +42,7 @@ HOST: Mapping[str, Any] = {
     "/proc/meminfo": "MemTotal: 1000 kB\nSlab: 900 kB\nSUnreclaim: 800 kB\n",
     "/proc/loadavg": "0.00 0.00 0.00 1/334 4711\n",
     "/proc/stat": "cpu 1 2\nprocesses 12345\n",
-    "/proc/sys/fs/file-nr": "640\t0\t100000\n",
+    "/proc/sys/fs/file-nr": "64000\t0\t100000\n",
     "/proc/sys/fs/dentry-state": "90 50 45 0 7 0\n",
     "/proc/1/stat": "",
     "/proc/22/stat": "",
@@ -132,7 +134,7 @@ def test_a_whole_sample(tmp_path: Path) -> None:
     assert sample.page_size == os.sysconf("SC_PAGE_SIZE")
     assert sample.process is not None
     assert (sample.process.processes, sample.process.threads, sample.process.forks) == (2, 334, 12345)
-    assert (sample.process.allocated_files, sample.process.dentries) == (640, 90)
+    assert (sample.process.allocated_files, sample.process.dentries) == (64000, 90)
     assert sample.slab_sysfs is not None
     assert [cache.name for cache in sample.slab_sysfs] == ["dentry"]
     assert sample.cgroups is not None
@@ -345,9 +347,10 @@ def test_a_cap_that_is_just_enough_omits_nothing(tmp_path: Path) -> None:
     assert readings(host(tmp_path), max_count=3) == readings(host(tmp_path))
 
 
+COLUMNS_OF_ROWS = ("kernel_bytes", "sock_bytes", "kernel_failures_total", "memory_bytes", "populated")
 ROWS = st.lists(
     st.dictionaries(
-        st.sampled_from(["kernel_bytes", "sock_bytes", "kernel_failures_total", "memory_bytes", "populated"]),
+        st.sampled_from(COLUMNS_OF_ROWS),
         st.integers(0, 2**64).map(str),
     ),
     min_size=1,
@@ -358,9 +361,9 @@ ROWS = st.lists(
 @given(rows=ROWS, cap=st.integers(0, 12))
 def test_sums_are_exact_for_any_figures_and_any_cap(rows: list[dict[str, str]], cap: int) -> None:
     figures = {f"/c{index}": row | {"populated": "1"} for index, row in enumerate(rows)}
-    made = _as_columns(
-        MemoryHierarchy(2, "v2", V2_MOUNT, "/"), Tree(tuple(figures), len(figures)), Reading(figures), None, cap
-    )
+    columns = {column: [row.get(column) for row in figures.values()] for column in COLUMNS_OF_ROWS}
+    tree, reading = Tree(tuple(figures), len(figures)), Reading(tuple(figures), columns)
+    made = as_table(MemoryHierarchy(2, "v2", V2_MOUNT, "/"), tree, reading, None, Largest(cap), fold_storms=True)
     assert len(made.paths) == len(set(made.paths)) == min(len(rows), cap) + (len(rows) > cap)
     assert made.omitted == max(0, len(rows) - cap)
     for column in ("kernel_bytes", "sock_bytes", "kernel_failures_total", "memory_bytes"):
@@ -432,3 +435,53 @@ def test_names_of_any_bytes_leave_the_page_valid(tmp_path: Path, openmetrics: bo
     assert len(shown) == len(names) + 1
     assert sorted(shown.values()) == list(range(len(names) + 1))
     assert {"/new\nline", '/quo"te', "/back\\slash", "/ünïcode", "/\\xff\\xfe"} <= set(shown)
+
+
+# Bounds that keep the monitor from being a burden.
+
+
+def test_a_slow_slabinfo_is_kept_back_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    collectors = Collectors(host(tmp_path), Config())
+    real = KernelRoot.read_slabinfo
+    reads: list[int] = []
+
+    def slow(self: KernelRoot) -> object:
+        reads.append(len(reads))
+        return real(self)
+
+    monkeypatch.setattr(KernelRoot, "read_slabinfo", slow)
+    clock = iter([0.0, 2.0])  # the first reading takes two seconds
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock, 2.0))
+    first = collectors.collect()
+    run = next(run for run in first.collectors if run.name == "slabinfo")
+    assert (run.duration_seconds, run.backoff_seconds, run.reused) == (2.0, 40.0, False)
+    second = collectors.collect()
+    run = next(run for run in second.collectors if run.name == "slabinfo")
+    assert (run.success, run.reused, run.backoff_seconds) == (True, True, 40.0)
+    assert second.slabinfo is first.slabinfo
+    assert reads == [0]
+    assert [record.getMessage() for record in caplog.records].count("slabinfo_slow") == 1
+    fresh = collectors.collect(fresh=True)
+    assert reads == [0, 1], "a storm's measurement is never an old one"
+    run = next(run for run in fresh.collectors if run.name == "slabinfo")
+    assert (run.reused, run.backoff_seconds) == (False, 0.0)
+
+
+def test_a_storm_is_one_series_whatever_its_id(tmp_path: Path) -> None:
+    tree = {"/slabwatch-storm-20260101-000000-abcd": v2_files(9), "/a": v2_files(1)}
+    tree |= {f"/slabwatch-storm-20260101-000000-abcd/c000{index}": v2_files(1) for index in range(3)}
+    root = host(tmp_path, tree)
+    assert "/slabwatch-storm" in readings(root).paths
+    assert not any("/c000" in path for path in readings(root).paths)
+    unfolded = readings(root, fold_storms=False).paths
+    assert "/slabwatch-storm-20260101-000000-abcd/c0002" in unfolded
+
+
+def test_patterns_choose_the_cgroups_that_are_read(tmp_path: Path) -> None:
+    tree = {"/system.slice": v2_files(9), "/system.slice/a": v2_files(5), "/user.slice": v2_files(1)}
+    made = readings(host(tmp_path, tree), include=("/", "/system*"), exclude=("*/a",))
+    assert made.paths == ("/", "/system.slice")
+    assert made.visible == 4, "all are counted"
+    assert made.omitted == 0

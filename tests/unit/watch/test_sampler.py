@@ -34,7 +34,7 @@ class Polls:
         self._loop = loop
         self._begin = loop.time()
 
-    def collect(self) -> Sample:
+    def collect(self, *, fresh: bool = False) -> Sample:
         self.at.append(round(self._loop.time() - self._begin, 6))
         number = len(self.at)
         self._loop.advance(self.takes.get(number, 0.001))
@@ -120,7 +120,7 @@ def test_the_first_sample_is_the_first_with_caches() -> None:
     async def main(loop: JumpingLoop) -> Sampler:
         numbers = iter(range(1, 10))
 
-        def collect() -> Sample:
+        def collect(*, fresh: bool = False) -> Sample:
             number = next(numbers)
             return make_sample(number, SLABINFO if number >= 3 else None)
 
@@ -176,7 +176,7 @@ def test_a_reload_replaces_collectors_and_interval_at_once() -> None:
         sampler = Sampler(old.collect, old.publish, 10.0)
         async with running(sampler):
             await asyncio.sleep(13.0)
-            sampler.replace_collect(new.collect, 3.0)
+            await sampler.replace_collect(new.collect, 3.0)
             await asyncio.sleep(7.5)
         return old, new, sampler
 
@@ -190,7 +190,7 @@ def test_a_reload_replaces_collectors_and_interval_at_once() -> None:
 @pytest.mark.usefixtures("inline")
 def test_a_collector_that_raises_ends_the_run_with_its_error() -> None:
     async def main(loop: JumpingLoop) -> None:
-        def collect() -> Sample:
+        def collect(*, fresh: bool = False) -> Sample:
             raise ZeroDivisionError("a defect")
 
         sampler = Sampler(collect, lambda sample, derived: None, 10.0)
@@ -215,7 +215,7 @@ class Gate:
         self.at_once = 0
         self.most_at_once = 0
 
-    def collect(self) -> Sample:
+    def collect(self, *, fresh: bool = False) -> Sample:
         self.calls += 1
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
