@@ -108,7 +108,7 @@ def _write_atomically(path: Path, text: bytes) -> None:
 
 
 def _serve(path: Path | None, config: Config, root: str) -> int:
-    import uvloop
+    import asyncio
 
     from slabwatch.daemon import Daemon
     from slabwatch.host.root import KernelRoot
@@ -117,7 +117,7 @@ def _serve(path: Path | None, config: Config, root: str) -> int:
         await Daemon(path, config, KernelRoot(root), _announce).run()
 
     try:
-        uvloop.run(serve())
+        asyncio.run(serve())  # uvloop measured no better, and takes 2.4 MB: docs/benchmarks.md
     except* ConfigError as group:
         raise group.exceptions[0] from None
     return Exit.DONE

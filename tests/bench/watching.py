@@ -40,8 +40,9 @@ def scrapes() -> Iterator[Row]:
                     theirs = _cpu_of_polls(peer.pid, servers.NODE_EXPORTER, pace, each, gzip) * 1000
                     with servers.slabwatch(_SAME_FAMILIES, poll_seconds=pace) as (daemon, _):
                         ours = _cpu_of_polls(daemon.pid, servers.OURS, pace, each, gzip) * 1000
+                    how = f"{name}, gzip" if gzip else name
                     yield Row(
-                        f"one poll and {each} scrape{'s' if each > 1 else ''}, {name}{', gzip' if gzip else ''}: CPU ms",
+                        f"one poll, scrapes {each}, {how}: CPU ms",
                         f"{ours:.2f}",
                         f"node_exporter {theirs:.2f}",
                         ours / theirs,

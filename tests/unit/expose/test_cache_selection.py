@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slabwatch.expose.cache_selection import COLUMNS, OTHER, CacheSelection
+from slabwatch.expose.cache_selection import OTHER, CacheSelection
 from slabwatch.kernel.slabinfo import SlabInfo
 
 
 def slabinfo(**objects: int) -> SlabInfo:
-    columns = [tuple(str(count) for count in objects.values()) for _ in COLUMNS]
-    return SlabInfo(tuple(objects), *columns)
+    column = tuple(str(count) for count in objects.values())
+    return SlabInfo(tuple(objects), column, column, column, column, column, column, column)
 
 
 def shown(selection: CacheSelection, **sizes: int) -> dict[str, str | None]:
