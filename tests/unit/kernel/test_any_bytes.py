@@ -18,7 +18,6 @@ every_parser = pytest.mark.parametrize("parser", PARSERS, ids=[parser.name for p
 
 # Made of the pieces that the files are made of, such bytes come further than random ones.
 PIECES = st.lists(
-    # fmt: off
     st.sampled_from([
         b" ", b"\n", b"\t", b":", b" : ", b"0", b"1", b"18446744073709551615", b"9" * 30, b"9" * 5000, b"-1",
         b"max", b"-", b"kB", b"slab", b"some", b"full", b"avg10=0.00", b"total=1", b"/", b"\\040", b'"', b"=",
@@ -26,7 +25,6 @@ PIECES = st.lists(
         "\u0661".encode(), "\u00a0".encode(), b"\x00", b"\x1f\x8b\x08", b"\r", b"\x1c", b"processes ",
         b"populated ", b"nr_descendants 1\n", b"0::/",
     ]),
-    # fmt: on
     max_size=40,
 ).map(b"".join)  # fmt: skip
 
