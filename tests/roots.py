@@ -15,6 +15,7 @@ from tests.golden.bases import (
     CACHES,
     CGROUPS,
     DYING,
+    ODD_NAMES,
     UNLIMITED,
     V1_MOUNT,
     V2_MOUNT,
@@ -262,21 +263,6 @@ def v2_memory_in_root_alone(files: Files) -> None:
     for path in filter(None, CGROUPS):
         without(files, f"{V2_MOUNT}{path}/memory.")
     files[f"{V2_MOUNT}/cgroup.stat"] = cgroup_stat(len(CGROUPS) - 1, 0)
-
-
-# Directory names as bytes allow them, and how each must come out as a label value (before escaping).
-ODD_NAMES = {
-    b"line\nbreak": "line\nbreak",
-    b'quo"ted': 'quo"ted',
-    b"dev-disk\\x2dby.swap": "dev-disk\\x2dby.swap",
-    b"ends-in-backslash\\": "ends-in-backslash\\",
-    b"latin-\xe9": "latin-\\xe9",
-    b"\xff": "\\xff",
-    "\u00fcn\u00efcode \u2603".encode(): "\u00fcn\u00efcode \u2603",
-    b"cut-utf8-\xe2\x98": "cut-utf8-\\xe2\\x98",
-    b'{a="b"} 1 # \t': '{a="b"} 1 # \t',
-    b"\xed\xa0\x80": "\\xed\\xa0\\x80",
-}
 
 
 @recipe(v2)

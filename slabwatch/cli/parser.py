@@ -18,9 +18,10 @@ from slabwatch.storm.plan import KIND_TEXT, KINDS, PRESETS
 CACHE_SORTS = ("size", "growth", "active", "unexplained")
 CGROUP_SORTS = ("kernel", "slab", "dying")
 VERDICTS = ("released", "retained", "pinned", "inconclusive")
-REPORT_FORMATS = ("text", "json", "csv")
+REPORT_FORMATS = ("text", "html", "json", "csv")
 SHELLS = ("bash", "zsh", "tcsh")
 
+_WHICH = "id of a storm, last, last-1 and so on, or the path of a record's JSON file"
 _EPILOG = "exit codes:\n" + "\n".join(f"  {code.value}  {meaning}" for code, meaning in MEANINGS.items())
 
 
@@ -52,8 +53,11 @@ def make_parser() -> argparse.ArgumentParser:
     _add_storm(verbs)
     _add_verb(verbs, "storms", "finished and running storms, newest first")
     report = _add_verb(verbs, "report", "the report of a finished storm")
-    _add_id(report, "the newest finished one")
+    report.add_argument("id", nargs="?", default="last", metavar="ID", help=f"{_WHICH} (default: last)")
     report.add_argument("--format", choices=REPORT_FORMATS, help="default: text, or json with --json")
+    compare = _add_verb(verbs, "compare", "two finished storms side by side: two kernels, two dates, two settings")
+    compare.add_argument("a", metavar="A", help=_WHICH)
+    compare.add_argument("b", metavar="B", help=f"{_WHICH}; each difference is B minus A")
     _add_id(_add_verb(verbs, "stop", "stop the running storm; its cgroups are cleaned up"), "the running one")
     _add_id(_add_verb(verbs, "follow", "follow a storm to its end; Ctrl-C leaves it running"), "the running one")
     shrink = _add_verb(verbs, "shrink", "give empty slabs back to the kernel, and say how much that was")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slabwatch.cli.draw import Column, Grid, Note, Page, Value
-from slabwatch.cli.words import duration, many, mib
+from slabwatch.cli.draw import Column, Grid, Kind, Note, Page, Value
+from slabwatch.cli.words import clock, duration, many, mib
+
+if TYPE_CHECKING:
+    from slabwatch.storm.compare import Comparison, Figure
 
 VERDICT_WORDS = {
     "released": "What the tasks took went back by itself.",
@@ -88,7 +91,10 @@ def _troubles(tasks: Mapping[str, Any], cgroups: Mapping[str, Any]) -> list[Note
     if tasks["failed"]:
         texts.append(f"{many(tasks['failed'], 'task')} could not be started.")
     if cgroups["leftover"]:
-        texts.append(f"{many(cgroups['leftover'], 'cgroup')} could not be removed yet; the daemon goes on trying.")
+        texts.append(
+            f"{many(cgroups['leftover'], 'cgroup')} could not be removed: the report says why. "
+            "The daemon tries again when it is started next."
+        )
     return [Note(text, "yellow") for text in texts]
 
 
@@ -125,3 +131,122 @@ def _grown_caches(caches: Sequence[Mapping[str, Any]]) -> Grid:
     )
     keys = ("cache", "verdict", "growth_bytes", "retained_bytes", "released_by_shrink_bytes", "pinned_bytes")
     return Grid(columns, [[cache.get(key) for key in keys] for cache in caches])
+
+
+def comparison_page(comparison: Comparison) -> Page:
+    """Whether the comparison is fair, what differs, and both storms' figures side by side."""
+    a, b = comparison.a, comparison.b
+    page: list[Grid | Note | str] = []
+    if comparison.unfair:
+        page.append(Note(f"Not a fair comparison: {'; '.join(comparison.unfair)}.", "yellow"))
+    sides = [
+        ("storm", a.id, b.id),
+        ("started", clock(a.started_at), clock(b.started_at)),
+        ("kernel", a.release, b.release),
+        ("preset", a.preset, b.preset),
+        ("outcome", a.outcome, b.outcome),
+        ("verdict", a.verdict, b.verdict),
+    ]
+    page.append(Grid((Column(""), Column("A", "state"), Column("B", "state")), sides))
+    page += [Note(f"{name}: {side.reason}") for name, side in (("A", a), ("B", b)) if side.reason]
+    page += _settings_block(comparison)
+    page += [
+        "Unreclaimable slab (SUnreclaim)",
+        _figures(
+            "", "mib", comparison.verdict_bytes, {"retained": "stayed", "released_by_shrink": "given back by shrink"}
+        ),
+        *_explained(comparison.explained_ratio),
+        "Each state",
+        _states(comparison),
+    ]
+    page += _caches_block(comparison)
+    page += [
+        "Tasks and cgroups",
+        _figures("", "count", comparison.counts),
+        "Time",
+        Grid(
+            (Column("phase"), Column("A", "duration"), Column("B", "duration")),
+            [(figure.name, figure.a, figure.b) for figure in comparison.phase_seconds],
+        ),
+    ]
+    return page
+
+
+def _explained(ratio: Figure) -> list[Note]:
+    shares = [f"{100 * share:.0f} % in {name}" for name, share in (("A", ratio.a), ("B", ratio.b)) if share is not None]
+    return [Note(f"The caches explain what stayed: {', '.join(shares)}.")] if shares else []
+
+
+def _settings_block(comparison: Comparison) -> list[Grid | Note | str]:
+    if not comparison.settings:
+        return [Note("Plan and host are the same.")]
+    columns = (Column("differs"), Column("A", gives="end"), Column("B", gives="end"))
+    rows = [(row.name, _setting(row.name, row.a), _setting(row.name, row.b)) for row in comparison.settings]
+    return ["What differs in plan and host", Grid(columns, rows)]
+
+
+def _setting(name: str, value: object) -> Value:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and name.endswith("_bytes"):
+        return mib(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _figures(title: str, kind: Kind, figures: Sequence[Figure], words: Mapping[str, str] | None = None) -> Grid:
+    unit = " MiB" if kind == "mib" else ""
+    columns = (
+        Column(title),
+        Column(f"A{unit}", kind),
+        Column(f"B{unit}", kind),
+        Column(f"difference{unit}", "growth" if kind == "mib" else kind),
+    )
+    known = words or {}
+    return Grid(columns, [(known.get(row.name, row.name), row.a, row.b, row.difference) for row in figures])
+
+
+def _states(comparison: Comparison) -> Grid:
+    columns = (
+        Column("state"),
+        Column("SUnreclaim A MiB", "mib"),
+        Column("B MiB", "mib"),
+        Column("difference MiB", "growth"),
+        Column("task_struct A", "count"),
+        Column("B", "count"),
+        Column("difference", "count"),
+    )
+    rows = [
+        (size.name, size.a, size.b, size.difference, objects.a, objects.b, objects.difference)
+        for size, objects in zip(comparison.sunreclaim_bytes, comparison.task_struct_active, strict=True)
+    ]
+    return Grid(columns, rows)
+
+
+def _caches_block(comparison: Comparison) -> list[Grid | Note | str]:
+    tolerance = mib(comparison.tolerance_bytes)
+    block: list[Grid | Note | str] = []
+    if comparison.cache_retained_bytes:
+        columns = (
+            Column("cache", gives="end"),
+            Column("A MiB", "mib"),
+            Column("B MiB", "mib"),
+            Column("difference MiB", "growth"),
+            Column("reclaimable", optional=True),
+        )
+        rows = [
+            (row.cache, row.a, row.b, row.difference, "yes" if row.reclaimable else "no")
+            for row in comparison.cache_retained_bytes
+        ]
+        block += ["What stayed in the caches", Grid(columns, rows)]
+    if comparison.caches_alike:
+        other = "other " if block else ""
+        block.append(
+            Note(
+                f"In {many(comparison.caches_alike, f'{other}cache')} what stayed differs by no more than {tolerance}, "
+                "the tolerance.",
+                "dim",
+            )
+        )
+    elif not block:
+        block.append(Note("The caches can not be compared: one of the storms did not come as far as that."))
+    return block

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 import uuid
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 from slabwatch.cli import storm_tables
 from slabwatch.cli.exit_codes import Exit, exit_for_code
 from slabwatch.cli.follow import Progress, progress_for
 from slabwatch.cli.screen import Screen
+from slabwatch.cli.words import many, printable
 from slabwatch.control.client import ControlClient
 from slabwatch.errors import ControlError
 
 # A storm up to this size is not worth a question.
 ASK_ABOVE_TASKS = 1000
+
+_LAST = re.compile(r"last(?:-([0-9]{1,6}))?\Z")
 
 WISHES = {
     "preset": "preset",
@@ -131,27 +136,85 @@ async def storms(client: ControlClient, args: Namespace, screen: Screen) -> Exit
 
 
 async def report(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
-    storm_id = args.id or await _finished_id(client)
-    record = await client.get(f"/v1/storms/{storm_id}")
+    chosen = args.format or ("json" if screen.as_json else "text")
+    if chosen == "html" and screen.is_window:
+        screen.say("HTML is for a browser: slabwatchctl report --format html > storm.html")
+        return Exit.USAGE
+    try:
+        record = await _record(client, args.id)
+    except _UnusableFile as error:
+        return _unusable(error, screen)
+    if chosen == "json":
+        screen.json_line(record)
+    elif chosen == "html":
+        from slabwatch.storm.report_html import html_report
+
+        print(html_report(record), end="")
+    else:
+        from slabwatch.storm.report import csv_report, text_report
+
+        text = (text_report if chosen == "text" else csv_report)(record).rstrip("\n")
+        print("\n".join(map(printable, text.split("\n"))))
+    return Exit.DONE
+
+
+async def compare(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
+    """Two records side by side; without a daemon when both are files."""
+    from slabwatch.storm.compare import compare as compared
+
+    try:
+        comparison = compared(await _record(client, args.a), await _record(client, args.b))
+    except _UnusableFile as error:
+        return _unusable(error, screen)
+    if screen.as_json:
+        screen.json_line(comparison.as_dict())
+    else:
+        screen.page(storm_tables.comparison_page(comparison))
+    return Exit.DONE
+
+
+class _UnusableFile(Exception):
+    """It was named as a record's file, and is none."""
+
+
+def _unusable(error: _UnusableFile, screen: Screen) -> Exit:
+    screen.say(f"slabwatchctl: {printable(str(error))}")
+    return Exit.USAGE
+
+
+async def _record(client: ControlClient, name: str) -> dict[str, Any]:
+    """The record that ``name`` stands for. Raises ControlError and _UnusableFile."""
+    if "/" in name or "." in name:  # no id has these
+        return await asyncio.to_thread(_record_in, name)
+    back = _LAST.match(name)
+    storm_id = await _finished_id(client, int(back[1] or 0)) if back else name
+    record: dict[str, Any] = await client.get(f"/v1/storms/{storm_id}")
     if "verdict" not in record:
         raise ControlError(
             f"storm {storm_id} has not ended yet: `slabwatchctl follow {storm_id}`", code="storm_running"
         )
-    chosen = args.format or ("json" if screen.as_json else "text")
-    if chosen == "json":
-        screen.json_line(record)
-        return Exit.DONE
-    from slabwatch.storm.report import csv_report, text_report
-
-    print((text_report if chosen == "text" else csv_report)(record).rstrip("\n"))
-    return Exit.DONE
+    return record
 
 
-async def _finished_id(client: ControlClient) -> str:
-    for known in (await client.get("/v1/storms"))["storms"]:
-        if known["outcome"] != "running":
-            return str(known["id"])
-    raise ControlError("no storm has ended yet: `slabwatchctl storm` runs a small one", code="unknown_storm")
+def _record_in(path: str) -> dict[str, Any]:
+    from slabwatch.storm.compare import record_of
+
+    try:
+        return record_of(Path(path).read_bytes())
+    except OSError as error:
+        raise _UnusableFile(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        text = f"{path}: not a storm's record: {error}. `slabwatchctl report ID --format json` writes one"
+        raise _UnusableFile(text) from error
+
+
+async def _finished_id(client: ControlClient, back: int) -> str:
+    ended = [known["id"] for known in (await client.get("/v1/storms"))["storms"] if known["outcome"] != "running"]
+    if not ended:
+        raise ControlError("no storm has ended yet: `slabwatchctl storm` runs a small one", code="unknown_storm")
+    if back >= len(ended):
+        raise ControlError(f"last-{back}: only {many(len(ended), 'storm')} can be found here", code="unknown_storm")
+    return str(ended[back])
 
 
 class CtrlC:

@@ -104,6 +104,7 @@ VERBS: Mapping[str, Verb] = {
     "storm": storm_verbs.storm,
     "storms": storm_verbs.storms,
     "report": storm_verbs.report,
+    "compare": storm_verbs.compare,
     "stop": storm_verbs.stop,
     "follow": storm_verbs.follow,
 }

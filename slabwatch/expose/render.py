@@ -120,7 +120,7 @@ class KernelPage:
 
         if sample.cgroup_slabs:
             for column in ("active_objects", "objects"):
-                text = "".join(_cgroup_slabs(sample.cgroup_slabs, column))
+                text = "".join(_cgroup_slabs(sample.cgroup_slabs, labels, column))
                 if text:
                     yield f"cgroup_slab_{column}", text
 
@@ -248,14 +248,15 @@ def _slab_info(cache: CacheInfo) -> str:
     return f"{PREFIX}slab_info{{{shown}}} 1\n"
 
 
-def _cgroup_slabs(parts: Iterable[CgroupSlabs], column: str) -> Iterator[str]:
+def _cgroup_slabs(parts: Iterable[CgroupSlabs], labels: Sequence[str], column: str) -> Iterator[str]:
     """The caches of which the cgroup has any object; for most it has none."""
     for part in parts:
         info = part.slabinfo
         for cache, value, objects in zip(info.names, getattr(info, column), info.objects, strict=True):
             if objects != "0":
-                labels = f'cgroup="{_escape(part.path)}",cache="{_escape(cache)}"'
-                yield f"{PREFIX}cgroup_slab_{column}{{{labels}}} {value}\n"
+                # The cgroup's label part as all families have it, with one more label in it.
+                both = f'{labels[part.row].removesuffix("} ")},cache="{_escape(cache)}"}}'
+                yield f"{PREFIX}cgroup_slab_{column}{both} {value}\n"
 
 
 def _flag(value: bool | None) -> str:

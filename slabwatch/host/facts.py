@@ -59,6 +59,14 @@ def read_facts(root: KernelRoot) -> KernelFacts:
     return KernelFacts(release, _allocator(root), mode, kmem_accounting(root, mode))
 
 
+def has_sheaves(root: KernelRoot) -> bool:
+    """Whether freed task_structs wait in per-CPU sheaves, which keep them active (some caches in 6.18, all in 7.0)."""
+    try:
+        return bool(root.read_counter("/sys/kernel/slab/task_struct/sheaf_capacity"))
+    except (SourceUnavailable, KernelParseError):
+        return False
+
+
 def relevant_config(root: KernelRoot) -> dict[str, str]:
     """The options that the finding depends on, as far as this kernel tells."""
     try:

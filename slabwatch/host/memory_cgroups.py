@@ -9,6 +9,7 @@ Kernel documents: admin-guide/cgroup-v1/memory.rst, admin-guide/cgroup-v2.rst.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
@@ -218,27 +219,26 @@ class MemoryCgroups:
         return found
 
     def _files_of(self, tree: Tree) -> KeptFiles:
-        """The files that this kernel has, as the first cgroup with any of them shows (the root has fewer)."""
-        if self._files is None or not self._names:
-            candidates = tuple(_COUNTERS[self._hierarchy.version].values())
-            if self._hierarchy.version == 2:
-                candidates += ("memory.stat", "cgroup.events")
-            self._names = self._present(candidates, tree.paths)
-            self._files = KeptFiles("" if self._mount == "/" else self._mount, self._names, self._most_kept)
+        """The files that this kernel has, as the first cgroups show; asked again while no cgroup has its usage."""
+        counters = tuple(_COUNTERS[self._hierarchy.version].values())
+        if self._files is None or counters[0] not in self._names:
+            candidates = counters if self._hierarchy.version == 1 else (*counters, "memory.stat", "cgroup.events")
+            names = self._present(candidates, tree.paths)
+            if self._files is None or names != self._names:
+                self.close()
+                self._names = names
+                self._files = KeptFiles("" if self._mount == "/" else self._mount, names, self._most_kept)
         return self._files
 
     def _present(self, candidates: Sequence[str], paths: Sequence[str]) -> tuple[str, ...]:
-        # v2: a cgroup to which the memory controller is not handed down has none of its files.
-        best: tuple[str, ...] = ()
-        for path in sorted(paths[:_MOST_ASKED], key=lambda path: path == "/"):
-            try:
-                listed = frozenset(os.listdir(self._directory(path)))
-            except OSError:
-                continue
-            found = tuple(name for name in candidates if name in listed)
-            if len(found) > len(best):
-                best = found
-        return best
+        # v2: the root has memory.stat and no counter; a cgroup to which memory is not handed down has neither.
+        listed: set[str] = set()
+        for path in paths[:_MOST_ASKED]:
+            with contextlib.suppress(OSError):
+                listed.update(os.listdir(self._directory(path)))
+            if listed.issuperset(candidates):
+                break
+        return tuple(name for name in candidates if name in listed)
 
     def _take_columns(self, contents: Contents, reading: Reading) -> None:
         by_name = dict(zip(self._names, contents.columns, strict=True))

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from slabwatch.config import Config
-from slabwatch.errors import KernelParseError, SlabwatchError, SourceDenied, SourceUnavailable, StormRejected
-from slabwatch.host.facts import kmem_accounting, relevant_config
+from slabwatch.errors import SlabwatchError, SourceDenied, SourceUnavailable, StormRejected
+from slabwatch.host.facts import has_sheaves, kmem_accounting, relevant_config
 from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import can_shrink
-from slabwatch.host.slab_sysfs import DIRECTORY, cache_directories
+from slabwatch.host.slab_sysfs import cache_directories
 from slabwatch.storm import preflight
 from slabwatch.storm.plan import caps_of, make_plan
 
@@ -82,19 +82,12 @@ def _caches_per_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> Finding:
     if preflight.keeps_caches_per_cgroup(root, hierarchy):
         text = "one set for each cgroup (before 5.9): partly filled slabs stay behind as long as their cgroup is there"
         return Finding(name, "warn", text, "slabwatchctl storm proves it, slabwatchctl shrink gives the memory back")
-    if root.exists(f"{DIRECTORY}/task_struct/sheaf_capacity") and _sheaf_capacity(root) > 0:
+    if has_sheaves(root):
         text = (
             "shared by all cgroups, with per-CPU sheaves: freed objects wait there and count as active until a shrink"
         )
         return Finding(name, "info", text)
     return Finding(name, "ok", "shared by all cgroups (since 5.9): a storm's residue is bounded per CPU")
-
-
-def _sheaf_capacity(root: KernelRoot) -> int:
-    try:
-        return root.read_counter(f"{DIRECTORY}/task_struct/sheaf_capacity") or 0
-    except (SourceUnavailable, KernelParseError):
-        return 0
 
 
 def _allocator(root: KernelRoot, config: Config) -> Iterator[Finding]:

@@ -96,13 +96,15 @@ class Engine:
         paths = lifecycle.own_children(self.root)
         workers = max(1, min(setup.workers, len(paths)))
         for index in range(workers):
+            share = paths[index::workers]
             work = worker.Work(
                 storm_id=setup.storm_id,
-                cgroups=paths[index::workers],
+                cgroups=share,
                 home=setup.home,
                 tasks=setup.tasks,
                 kind=setup.kind,
-                live_tasks=max(1, setup.live_tasks // workers),
+                # By cgroups, which workers need not have the same number of: where all may be alive, all can.
+                live_tasks=max(1, setup.live_tasks * len(share) // len(paths)),
                 at_once=max(1, setup.at_once // workers),
                 shell=setup.shell,
             )

@@ -61,7 +61,9 @@ class EngineProcess:
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            raise StormAborted(f"the engine could not be started: {error.strerror or error}") from error
+            # uvloop does not tell which of the errors it was.
+            text = f"the engine could not be started ({error}): no more descriptors, processes or memory?"
+            raise StormAborted(text) from error
         return cls(process, setup.storm_id)
 
     async def order(self, do: str, until: str) -> None:

@@ -92,16 +92,20 @@ def remove_root(
     swept = Swept()
     storm_id = os.path.basename(root).removeprefix(PREFIX)
     until = time.monotonic() + deadline_seconds
-    remaining = own_children(root)
     while True:
-        remaining = [path for path in remaining if not _remove(path, storm_id, swept)]
-        if not remaining and _remove(root, storm_id, swept):
-            return swept
+        remaining: list[str] = []
+        unseen = ""
+        try:
+            remaining = [path for path in own_children(root) if not _remove(path, storm_id, swept)]
+            if not remaining and _remove(root, storm_id, swept):
+                return swept
+        except OSError as error:  # it can not even be listed, as when there are no more descriptors
+            unseen = f"can not be looked at: {error.strerror}"
         if time.monotonic() >= until or give_up():
             break
         pause(0.05)
-    for path in (*remaining, root):
-        swept.left[path] = _why_busy(path, storm_id)
+    swept.left |= {path: _why_busy(path, storm_id) for path in remaining}
+    swept.left[root] = unseen or _why_busy(root, storm_id)
     return swept
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from slabwatch.config import Config
 from slabwatch.errors import KernelParseError, SourceUnavailable, StormRejected
 from slabwatch.expose.own import OwnMetrics
-from slabwatch.host.facts import read_facts, relevant_config
+from slabwatch.host.facts import has_sheaves, read_facts, relevant_config
 from slabwatch.host.hierarchy import find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
@@ -170,7 +170,7 @@ class StormRegistry:
     async def _surroundings(self) -> Surroundings:
         host, reclaimable = await asyncio.to_thread(_describe_host, self._root)
         floor = int(host["memory_bytes"] * self._config().storm.min_available_ratio)
-        return Surroundings(self._measure, self._shrink, host, reclaimable, floor, self._progress)
+        return Surroundings(self._root, self._measure, self._shrink, host, reclaimable, floor, self._progress)
 
     async def _carry_out(self, run: StormRun) -> None:
         try:
@@ -222,6 +222,8 @@ def _describe_host(root: KernelRoot) -> tuple[dict[str, Any], dict[str, bool]]:
         "cpus": os.cpu_count() or 1,
         "memory_bytes": meminfo.get("MemTotal") or 0,
         "kernel_config": relevant_config(root),
+        "caches_per_cgroup": preflight.keeps_caches_per_cgroup(root, find_memory_hierarchy(root)),
+        "sheaves": has_sheaves(root),
     }
     try:
         caches = SlabSysfs(root).caches(root.read_slabinfo().names)

@@ -67,6 +67,11 @@ def _head(record: Mapping[str, Any]) -> str:
         f"dying {_known(cgroups['dying_before'])} before, {_known(cgroups['dying_after'])} after",
         f"  seconds   {phases}",
     ]
+    if charges := cgroups.get("charges"):
+        lines.append(
+            f"  charged   {_mib(charges['total_bytes'])} at the peak to {charges['charged']} of {charges['cgroups']} "
+            f"cgroups, at most {_mib(charges['max_bytes'])} to one ({charges['file']})"
+        )
     lines += [f"  left      {path}: {why}" for path, why in cgroups.get("left", {}).items()]
     return "\n".join(lines)
 
@@ -120,6 +125,8 @@ def _verdict(record: Mapping[str, Any]) -> str:
         lines.append(_wrapped(f"{stayed}."))
     if verdict.get("explained_ratio") is not None:
         lines.append(f"The caches explain {verdict['explained_ratio']:.0%} of what stayed.")
+    if verdict.get("explanation"):
+        lines.append(_wrapped(verdict["explanation"]))
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
 """A finished storm as one HTML page that needs nothing but itself: no network, and scripts only for the curves. Pure.
 
 Whatever stands in the record, cgroups' names and reasons included, is text on the page: it is escaped in one place
-(``_text``, and ``_json`` for the data of the curves), and the page's own policy lets only its own scripts run.
+(``_text``; ``_json`` for the curves' data), and the page's own policy lets only its own scripts run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MEANING = {
     "pinned": "When the tasks had gone, the memory stayed, and a shrink did not give most of it back: something still "
     "uses it.",
     "inconclusive": "The figures can not be trusted, so this storm gives no answer.",
-    "untold": "When the tasks had gone, the memory stayed. No shrink was run, so whether something uses it is not known.",
+    "untold": "When the tasks had gone, the memory stayed. No shrink was run: whether something uses it is not known.",
 }
 _STATES = {
     "baseline": "Before the storm",
@@ -123,8 +123,8 @@ def _hash(content: str) -> str:
 
 
 def _text(value: object) -> str:
-    # A record's JSON may hold half a surrogate pair, which no file in UTF-8 can.
-    return html.escape(str(value).encode("utf-8", "backslashreplace").decode())
+    # ASCII alone: it passes through every locale, and a record's JSON may hold half a surrogate pair.
+    return html.escape(str(value)).encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _json(value: Any) -> str:
@@ -175,11 +175,7 @@ def _verdict(record: Mapping[str, Any]) -> str:
         ("Stayed", _mib(stayed), f"after the settle time{share}"),
         ("Given back by shrink", _mib(shrunk), "of what stayed" if shrunk is not None else without),
         ("Pinned", _mib(pinned), "of what stayed, still there after the shrink" if pinned is not None else without),
-        (
-            "Explained",
-            "unknown" if explained is None else f"{100 * explained:.0f} %",
-            "of what stayed is in the caches",
-        ),
+        ("Explained", "unknown" if explained is None else f"{100 * explained:.0f} %", "of what stayed, by the caches"),
     ]
     tiles = "\n".join(
         f'<div><dt>{name}</dt><dd class="number">{number}</dd><dd class="quiet">{note}</dd></div>'
@@ -187,6 +183,8 @@ def _verdict(record: Mapping[str, Any]) -> str:
     )
     whole = f"{_bar(verdict, grown)}\n{_key(pinned is not None)}" if grown and stayed is not None else ""
     sentence = f"<p>{_text(reason[:1].upper() + reason[1:])}.</p>" if reason else ""
+    if verdict.get("explanation"):
+        sentence += f"\n<p>{_text(str(verdict['explanation']))}</p>"
     return (
         f'<section class="verdict {known}" aria-label="Verdict">\n'
         f'<p class="word"><svg aria-hidden="true"><use href="#mark-{known}"/></svg>{_text(word)}</p>\n'
@@ -209,8 +207,7 @@ def _curves(record: Mapping[str, Any]) -> str:
     return (
         f"<section>\n<h2>What happened</h2>\n{_asset('curves.html') if points else ''}\n"
         f"{_table(titles, [('', rows)], words=(1,))}\n"
-        '<p class="quiet">The figures are from samples, one a second: a dash means that the phase was over between two '
-        "of them.</p>\n</section>"
+        '<p class="quiet">Sampled once a second. A dash: the phase was over between two samples.</p>\n</section>'
     )
 
 
@@ -263,17 +260,13 @@ def _caches(record: Mapping[str, Any]) -> str:
         if len(group) > MOST_BARS[reclaimable]:
             parts.append(f'<p class="quiet">{len(group) - MOST_BARS[reclaimable]} smaller ones are in the table.</p>')
         lines = [(row["cache"], *_cache_cells(row), row["verdict"]) for row in group]
-        sums = {name: _sum(row[name] for row in group) for name in _BYTES}
+        columns = {name: [row[name] for row in group] for name in _BYTES}
+        sums = {name: None if None in sizes else sum(sizes) for name, sizes in columns.items()}
         groups.append((title, [*lines, ("together", *_cache_cells(sums), "")]))
     titles = ("cache", "growth|MiB", "went back by itself|MiB", "stayed|MiB", "given back by shrink|MiB",
               "pinned|MiB", "verdict")  # fmt: skip
     parts.append(f"<h3>The same in figures</h3>\n{_table(titles, groups, words=(6,))}\n</section>")
     return "\n".join(parts)
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
 
 
 def _cache_cells(row: Mapping[str, Any]) -> list[str]:
@@ -282,7 +275,6 @@ def _cache_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def _key(told: bool) -> str:
-    """What the parts of the bars mean; ``told``: a shrink has told what is pinned."""
     parts = [("back", "went back by itself")]
     parts += [("shrink", "given back by shrink"), ("pinned", "pinned")] if told else [("untold", "stayed (no shrink)")]
     lines = "".join(
@@ -293,9 +285,9 @@ def _key(told: bool) -> str:
 
 
 def _bar(row: Mapping[str, Any], widest: int) -> str:
-    grown, stayed, shrunk, pinned = (row[name] for name in _BYTES)
-    sizes = [("back", grown - stayed)]
-    sizes += [("untold", stayed)] if pinned is None else [("shrink", shrunk), ("pinned", pinned)]
+    grown, stayed, shrunk, pinned = (row.get(name) or 0 for name in _BYTES)
+    told = row.get("pinned_bytes") is not None
+    sizes = [("back", grown - stayed), *([("shrink", shrunk), ("pinned", pinned)] if told else [("untold", stayed)])]
     rects, at = "", 0.0
     for part, size in sizes:
         width = 100 * size / widest

@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slabwatch.errors import SlabwatchError, StormAborted
+from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
 from slabwatch.storm import lifecycle, record
+from slabwatch.storm.charges import read_charges
 from slabwatch.storm.engine import DRAIN_SECONDS, REMOVE_SECONDS, Setup
 from slabwatch.storm.engine_process import EngineProcess
 from slabwatch.storm.events import EventLog
+from slabwatch.storm.explain import explain
+from slabwatch.storm.guard import Guard, Vitals, read_oom_kills, read_stalled_percent
 from slabwatch.storm.plan import Plan
 from slabwatch.storm.preflight import Forecast, workers_of
 from slabwatch.storm.verdict import Evidence, Host, is_reclaimable, judge, judge_caches
@@ -44,6 +48,7 @@ class Measure(Protocol):
 class Surroundings:
     """What a storm needs from the daemon. ``host``: the record's ``host``; ``reclaimable``: flags that sysfs told."""
 
+    root: KernelRoot
     measure: Measure
     shrink: Callable[[], Awaitable[ShrinkResult]]
     host: Mapping[str, Any]
@@ -78,6 +83,8 @@ class StormRun:
         self._snapshots: dict[str, dict[str, Any]] = {}
         self._series: list[dict[str, Any]] = []
         self._baseline: list[tuple[Sample, Derived]] = []
+        self._charges: dict[str, Any] | None = None
+        self._guard = Guard(around.min_available_bytes, plan.total_tasks, read_oom_kills(around.root))
         self._loaded: tuple[Sample, Derived] | None = None
 
     def request_stop(self, reason: str, outcome: str = "stopped") -> None:
@@ -127,6 +134,7 @@ class StormRun:
             await self._unless_stopped(self._engine.order("load", until="loaded"))
         async with self._phase("hold"):
             self._note_peak(await self._around.measure())
+            self._charges = await asyncio.to_thread(self._read_charges)
             await self._pause(plan.hold_seconds)
             assert self._loaded is not None
             self._snapshots["loaded"] = record.snapshot(*self._loaded)
@@ -207,7 +215,9 @@ class StormRun:
     async def _watch(self) -> None:
         """Sample about once a second, for the curve, the followers and the guard."""
         while True:
+            asked = time.monotonic()
             sample, derived = await self._around.measure()
+            lag = time.monotonic() - asked
             if self._engine is not None:
                 self.counts = dict(self._engine.counts)
             phase = self.phase or "baseline"
@@ -226,19 +236,27 @@ class StormRun:
                 tasks_failed=self.counts.get("failed", 0),
             )
             self._around.on_progress(self)
-            self._guard(sample)
+            if reason := self._guard.reason(await asyncio.to_thread(self._vitals, sample, lag)):
+                self.request_stop(reason, "aborted")
             if self._engine is not None and self._engine.failure and phase != "cleanup":
                 self.request_stop(self._engine.failure, "failed")  # or a long hold would go on with nothing to hold
             await asyncio.sleep(SAMPLE_SECONDS)
 
-    def _guard(self, sample: Sample) -> None:
-        available = sample.meminfo.get("MemAvailable") if sample.meminfo else None
-        floor = self._around.min_available_bytes
-        if available is not None and available < floor:
-            self.request_stop(
-                f"MemAvailable fell to {available} bytes, below the floor of {floor} (storm.min_available_ratio)",
-                "aborted",
-            )
+    def _vitals(self, sample: Sample, lag_seconds: float) -> Vitals:
+        """Blocking: two small files of /proc."""
+        return Vitals(
+            available_bytes=sample.meminfo.get("MemAvailable") if sample.meminfo else None,
+            oom_kills=read_oom_kills(self._around.root),
+            stalled_percent=read_stalled_percent(self._around.root),
+            tasks_failed=self.counts.get("failed", 0),
+            lag_seconds=lag_seconds,
+        )
+
+    def _read_charges(self) -> dict[str, Any]:
+        hierarchy = self._forecast.hierarchy
+        assert hierarchy is not None
+        root = lifecycle.storm_root(self._forecast.parent, self.id)
+        return read_charges(self._around.root, root, hierarchy.version)
 
     def _note_peak(self, taken: tuple[Sample, Derived]) -> None:
         """``loaded`` is the sample with the most slab memory while the load was on."""
@@ -278,6 +296,7 @@ class StormRun:
             evidence = self._evidence(outcome, counts["started"], forks)
             host = Host(cpus=self._around.host["cpus"], page_size=self._around.host["page_size"])
             caches, verdict = judge_caches(evidence, host), judge(evidence, host)
+            verdict["explanation"] = explain(verdict["class"], self._around.host, self.plan.as_dict())
         return {
             "format": record.FORMAT,
             "id": self.id,
@@ -301,6 +320,7 @@ class StormRun:
                 "removed": self._removed,
                 "leftover": len(self.left),
                 "left": self.left,
+                "charges": self._charges,
                 "dying_before": snapshots.get("baseline", {}).get("cgroups_dying"),
                 "dying_after": snapshots.get("removed", {}).get("cgroups_dying"),
             },
@@ -324,6 +344,7 @@ class StormRun:
             noise_bytes=noise,
             noise_sunreclaim_bytes=noise_sunreclaim,
             reclaimable=frozenset(name for name in names if is_reclaimable(name, told)),
+            tasks_requested=self.plan.total_tasks,
             tasks_started=started,
             forks_observed=forks,
             outcome=outcome,

@@ -18,6 +18,8 @@ TOLERANCE_PAGES_PER_CPU = 64
 MATERIAL_RATIO = 0.10
 # Baseline noise, or other processes' forks, beyond this share of the storm's own make its figures untrustworthy.
 NOISE_RATIO = 0.5
+# A storm of which less than this share of the tasks came into being proves nothing.
+STARTED_RATIO = 0.9
 # Reclaimable where sysfs does not tell, by the names that they have had in every kernel; and what only looks so.
 RECLAIMABLE_NAMES = ("dentry", "inode_cache", "_inode_cache", "radix_tree_node", "buffer_head", "kmalloc-rcl-")
 UNRECLAIMABLE_NAMES = frozenset(
@@ -60,6 +62,7 @@ class Evidence:
     tasks_started: int
     forks_observed: int | None
     outcome: str
+    tasks_requested: int = 0
 
 
 def is_reclaimable(cache: str, told: Mapping[str, bool]) -> bool:
@@ -153,6 +156,8 @@ def _doubt(evidence: Evidence, figures: Mapping[str, Any], host: Host) -> str:
             return f"SUnreclaim could not be read {when}"
         if state is not None and not state.caches:
             return f"the caches could not be read {when}: no /proc/slabinfo"
+    if evidence.tasks_started < STARTED_RATIO * evidence.tasks_requested:
+        return f"only {evidence.tasks_started} of {evidence.tasks_requested} tasks could be started"
     growth = figures["growth_bytes"]
     noise = evidence.noise_sunreclaim_bytes
     if noise > max(host.tolerance_bytes, NOISE_RATIO * growth):

@@ -6,7 +6,6 @@ Blocking. The sampler calls it in a thread of its own.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from typing import TypeVar
 from slabwatch.config import Config
 from slabwatch.errors import KernelParseError, SlabwatchError, SourceDenied, SourceUnavailable
 from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
-from slabwatch.host.memory_cgroups import MemoryCgroups, spelled
+from slabwatch.host.memory_cgroups import MemoryCgroups
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.slab_sysfs import SlabSysfs
 from slabwatch.kernel.meminfo import MemInfo
@@ -152,11 +151,13 @@ class Collectors:
     def _read_process(self, skipped: Skipped) -> ProcessCounts:
         root = self._root
         files = _optional(root.read_allocated_files, skipped)
+        processes = _optional(root.count_processes, skipped)
+        stat = root.read_stat()
         return ProcessCounts(
-            processes=_optional(root.count_processes, skipped),
+            processes=processes,
             threads=root.read_loadavg().threads,
-            forks=root.read_stat().processes,
-            allocated_files=files if files is not None and files >= _exact_enough(os.cpu_count() or 1) else None,
+            forks=stat.processes,
+            allocated_files=files if files is not None and files >= _exact_enough(stat.cpus or 1) else None,
             dentries=_optional(root.read_dentries, skipped),
         )
 
@@ -194,8 +195,10 @@ class Collectors:
             kept_descriptors=cgroups.kept_descriptors,
         )
         if self._config.collectors.cgroup_slabinfo:
-            slabs = cgroups.read_slabs(sorted(self._largest_cgroups.kept))
-            self._cgroup_slabs = tuple(CgroupSlabs(spelled(path), slabinfo) for path, slabinfo in slabs.items())
+            kept = self._largest_cgroups.kept
+            rows = {path: row for row, path in enumerate(path for path in reading.paths if path in kept)}
+            slabs = cgroups.read_slabs(sorted(rows))
+            self._cgroup_slabs = tuple(CgroupSlabs(rows[path], slabinfo) for path, slabinfo in slabs.items())
         return table
 
 

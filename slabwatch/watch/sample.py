@@ -65,9 +65,12 @@ class CgroupReadings:
 
 @dataclass(frozen=True, slots=True)
 class CgroupSlabs:
-    """One cgroup's own part of the slab caches: its memory.kmem.slabinfo, where that has content (before 5.9)."""
+    """One cgroup's own part of the slab caches: its memory.kmem.slabinfo, where that has content (before 5.9).
 
-    path: str
+    ``row`` is the cgroup's place in ``CgroupReadings.paths``.
+    """
+
+    row: int
     slabinfo: SlabInfo
 
 

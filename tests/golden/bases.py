@@ -63,6 +63,20 @@ CGROUPS: Mapping[str, Charged] = {
 }
 DYING = 2
 
+# Directory names as bytes allow them, and how each must come out as a label value (before escaping).
+ODD_NAMES = {
+    b"line\nbreak": "line\nbreak",
+    b'quo"ted': 'quo"ted',
+    b"dev-disk\\x2dby.swap": "dev-disk\\x2dby.swap",
+    b"ends-in-backslash\\": "ends-in-backslash\\",
+    b"latin-\xe9": "latin-\\xe9",
+    b"\xff": "\\xff",
+    "\u00fcn\u00efcode \u2603".encode(): "\u00fcn\u00efcode \u2603",
+    b"cut-utf8-\xe2\x98": "cut-utf8-\\xe2\\x98",
+    b'{a="b"} 1 # \t': '{a="b"} 1 # \t',
+    b"\xed\xa0\x80": "\\xed\\xa0\\x80",
+}
+
 CGROUPS_HEADER = b"#subsys_name\thierarchy\tnum_cgroups\tenabled\n"
 SLAB_HEADER = (
     "slabinfo - version: 2.1{stat}\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> "

@@ -9,9 +9,9 @@ import json
 
 import pytest
 
-from tests.golden.bases import CACHES, CGROUPS, DYING, charged_below
+from tests.golden.bases import CACHES, CGROUPS, DYING, ODD_NAMES, charged_below
 from tests.golden.program import Run, Runs
-from tests.roots import ODD_NAMES, RECIPES
+from tests.roots import RECIPES
 
 FAMILIES = ("slab_objects", "meminfo_slab_bytes", "threads", "cgroup_kernel_bytes", "cgroup_memory_bytes")
 

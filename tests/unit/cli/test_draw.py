@@ -189,4 +189,4 @@ def test_troubles_of_a_storm_are_told() -> None:
     done["cgroups"]["leftover"] = 1
     text = "\n".join(_text(storm_tables.verdict_page(done), None))
     assert "312 tasks could not be started." in text
-    assert "1 cgroup could not be removed yet" in text
+    assert "1 cgroup could not be removed: the report says why" in text

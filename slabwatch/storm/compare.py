@@ -1,0 +1,384 @@
+"""Two storms side by side: two kernels, two dates, two settings. Pure.
+
+Every difference is B minus A. Caches are shown where what stayed differs by more than the verdict's own tolerance
+(64 pages x CPUs, of the host where that is more): less than that is noise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from slabwatch.storm.record import FORMAT
+from slabwatch.storm.verdict import Host
+
+Number = int | float
+
+# A plan's settings that make a storm neither larger nor other. Any setting that is not named here does.
+_HARMLESS = frozenset(
+    ("preset", "kind_text", "total_tasks", "concurrency", "baseline_seconds", "hold_seconds", "shrink", "ttl_seconds",
+     "on_disconnect", "shell")
+)  # fmt: skip
+# In the order of time: either storm may have taken some of them only.
+_STATES = ("baseline", "created", "loaded", "drained", "settled", "pressured", "shrunk", "removed")
+_LARGE_KMALLOC = re.compile(r"(?P<kind>(?:\w+-)?kmalloc-(?:\w+-)?)(?P<size>[1-9][0-9]{3,6})")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Which storm it is, and what it found."""
+
+    id: str
+    started_at: float
+    release: str
+    preset: str
+    outcome: str
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of both; None: not measured. ``difference`` is None where one of them is."""
+
+    name: str
+    a: Number | None
+    b: Number | None
+    difference: Number | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Something of plan or host that differs; None: not there."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFigure:
+    """What stayed in one cache. None: that kernel has no such cache, which counts as 0 in the difference."""
+
+    cache: str
+    reclaimable: bool
+    a: int | None
+    b: int | None
+    difference: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """``unfair``: why the two can not be compared as they are. Each list's name carries its unit."""
+
+    a: Side
+    b: Side
+    unfair: tuple[str, ...]
+    settings: tuple[Setting, ...]
+    verdict_bytes: tuple[Figure, ...]
+    explained_ratio: Figure
+    sunreclaim_bytes: tuple[Figure, ...]  # by state
+    task_struct_active: tuple[Figure, ...]  # by state
+    cache_retained_bytes: tuple[CacheFigure, ...]
+    caches_alike: int  # those that are not shown
+    tolerance_bytes: int
+    counts: tuple[Figure, ...]
+    phase_seconds: tuple[Figure, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
+    """Compare two records of finished storms."""
+    tolerance = max(_tolerance(a), _tolerance(b))
+    caches = tuple(_caches(a, b))
+    shown = tuple(row for row in caches if abs(row.difference) > tolerance)
+    return Comparison(
+        a=_side(a),
+        b=_side(b),
+        unfair=tuple(_unfair(a, b)),
+        settings=tuple(_settings(a, b)),
+        verdict_bytes=tuple(
+            _figure(name, _verdict(a).get(f"{name}_bytes"), _verdict(b).get(f"{name}_bytes"))
+            for name in ("growth", "retained", "released_by_shrink", "pinned")
+        ),
+        explained_ratio=_figure(
+            "explained_ratio", _verdict(a).get("explained_ratio"), _verdict(b).get("explained_ratio")
+        ),
+        sunreclaim_bytes=_by_state(a, b, _sunreclaim),
+        task_struct_active=_by_state(a, b, _task_struct),
+        cache_retained_bytes=tuple(sorted(shown, key=lambda row: (-abs(row.difference), row.cache))),
+        caches_alike=len(caches) - len(shown),
+        tolerance_bytes=tolerance,
+        counts=tuple(
+            _figure(f"{of}.{name}", a[of].get(name), b[of].get(name))
+            for of in ("tasks", "cgroups")
+            for name in _in_order(_numbers(a[of]), _numbers(b[of]))
+        ),
+        phase_seconds=_phase_seconds(a, b),
+    )
+
+
+def _side(record: Mapping[str, Any]) -> Side:
+    verdict = _verdict(record)
+    return Side(
+        id=record["id"],
+        started_at=record["started_at"],
+        release=record["host"]["release"],
+        preset=record["plan"]["preset"],
+        outcome=record["outcome"],
+        verdict=verdict.get("class", "inconclusive"),
+        reason=verdict.get("reason") or record.get("reason") or "",
+    )
+
+
+def _verdict(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return record["verdict"] or {}
+
+
+def _figure(name: str, a: Number | None, b: Number | None) -> Figure:
+    return Figure(name, a, b, None if a is None or b is None else round(b - a, 3))
+
+
+def _numbers(counts: Mapping[str, Any]) -> dict[str, Number | None]:
+    return {name: value for name, value in counts.items() if isinstance(value, int | float | None)}
+
+
+def _tolerance(record: Mapping[str, Any]) -> int:
+    return Host(cpus=record["host"]["cpus"], page_size=record["host"]["page_size"]).tolerance_bytes
+
+
+def _unfair(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
+    plan_a, plan_b = a["plan"], b["plan"]
+    decisive = [key for key in _in_order(plan_a, plan_b) if key not in _HARMLESS]
+    if plan_a["kind"] == plan_b["kind"] == "shell":
+        decisive.append("shell")
+    for key in decisive:
+        if plan_a.get(key) != plan_b.get(key):
+            yield f"{key} is {_word(plan_a.get(key))} in A and {_word(plan_b.get(key))} in B"
+    for name, record in (("A", a), ("B", b)):
+        if record["outcome"] != "completed":
+            yield f"{name} was {record['outcome']}"
+        elif record["tasks"].get("failed"):
+            yield f"{record['tasks']['failed']:,} tasks of {name} could not be started"
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "not set" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _settings(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Setting]:
+    flat_a, flat_b = _flat(a), _flat(b)
+    for name in _in_order(flat_a, flat_b):
+        if flat_a.get(name) != flat_b.get(name):
+            yield Setting(name, flat_a.get(name), flat_b.get(name))
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """plan.cgroups, host.release, CONFIG_SLUB and so on; what only says again what another setting says is left out."""
+    host = {f"host.{key}": value for key, value in record["host"].items() if key != "kernel_config"}
+    plan = {f"plan.{key}": value for key, value in record["plan"].items() if key not in ("kind_text", "total_tasks")}
+    return host | (record["host"].get("kernel_config") or {}) | plan
+
+
+def _in_order(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys((*a, *b)))
+
+
+def _by_state(a: Mapping[str, Any], b: Mapping[str, Any], of: Any) -> tuple[Figure, ...]:
+    snapshots_a, snapshots_b = a["snapshots"], b["snapshots"]
+    names = [name for name in _STATES if name in snapshots_a or name in snapshots_b]
+    names += [name for name in _in_order(snapshots_a, snapshots_b) if name not in _STATES]
+    return tuple(_figure(name, of(snapshots_a.get(name)), of(snapshots_b.get(name))) for name in names)
+
+
+def _sunreclaim(taken: Mapping[str, Any] | None) -> int | None:
+    return ((taken or {}).get("meminfo") or {}).get("SUnreclaim")
+
+
+def _task_struct(taken: Mapping[str, Any] | None) -> int | None:
+    rows = (taken or {}).get("caches") or ()
+    return next((row["active_objects"] for row in rows if row["cache"] == "task_struct"), None)
+
+
+def _caches(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[CacheFigure]:
+    stayed_a, stayed_b = _stayed(a), _stayed(b)
+    if not stayed_a or not stayed_b:
+        return  # a storm that did not come so far has nothing to be compared with
+    reclaimable = {_present_name(row["cache"]) for record in (a, b) for row in record["caches"] if row["reclaimable"]}
+    for cache in _in_order(stayed_a, stayed_b):
+        in_a, in_b = stayed_a.get(cache), stayed_b.get(cache)
+        yield CacheFigure(cache, cache in reclaimable, in_a, in_b, (in_b or 0) - (in_a or 0))
+
+
+def _stayed(record: Mapping[str, Any]) -> dict[str, int]:
+    settled = record["snapshots"].get("settled") or {}
+    none = dict.fromkeys((_present_name(row["cache"]) for row in settled.get("caches") or ()), 0)
+    return none | {_present_name(row["cache"]): row["retained_bytes"] for row in record["caches"]}
+
+
+def _present_name(cache: str) -> str:
+    """kmalloc-1024 as it is called since "mm, slab: shorten kmalloc cache names for large sizes" (in v4.20)."""
+    large = _LARGE_KMALLOC.fullmatch(cache)
+    if large is None:
+        return cache
+    kilobytes = int(large["size"]) // 1024
+    return f"{large['kind']}{kilobytes // 1024}M" if kilobytes >= 1024 else f"{large['kind']}{kilobytes}k"
+
+
+def _phase_seconds(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Figure, ...]:
+    seconds_a, seconds_b = ({phase["name"]: phase["seconds"] for phase in record["phases"]} for record in (a, b))
+    phases = [_figure(name, seconds_a.get(name), seconds_b.get(name)) for name in _in_order(seconds_a, seconds_b)]
+    return (*phases, _figure("in all", a["seconds"], b["seconds"]))
+
+
+_Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_YEAR_3000 = 32_503_680_000
+
+
+class _Form(BaseModel):
+    """What the readers of a record rely on; a newer slabwatch may have written more."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Cache(_Form):
+    cache: str
+    active_objects: _Int
+    objects: _Int
+    object_size_bytes: _Int
+    objects_per_slab: _Int
+    pages_per_slab: _Int
+    active_slabs: _Int
+    slabs: _Int
+    size_bytes: _Int
+
+
+class _Taken(_Form):
+    meminfo: dict[str, _Int] | None
+    caches: list[_Cache] | None
+    processes: _Int | None
+
+
+class _Plan(_Form):
+    preset: str
+    cgroups: _Int
+    tasks: _Int
+    kind: str
+    kind_text: str
+    live_tasks: _Int
+
+
+class _Host(_Form):
+    release: str
+    allocator: str
+    cgroup_mode: str
+    kmem_accounting: str
+    memory_bytes: _Int | None
+    cpus: int = Field(ge=1, lt=2**20)
+    page_size: int = Field(ge=1, lt=2**30)
+    kernel_config: dict[str, str] = {}
+
+
+class _Tasks(_Form):
+    requested: _Int
+    started: _Int
+    failed: _Int
+    peak_live: _Int
+    forks_observed: _Int | None
+
+
+class _Cgroups(_Form):
+    requested: _Int
+    created: _Int
+    removed: _Int
+    leftover: _Int
+    left: dict[str, str] = {}
+    dying_before: _Int | None
+    dying_after: _Int | None
+
+
+class _Phase(_Form):
+    name: str
+    started_at: float
+    seconds: float
+
+
+class _Point(_Form):
+    t: float
+    phase: str
+    slab_bytes: _Int | None
+    sunreclaim_bytes: _Int | None
+    task_struct_active: _Int | None
+    live_tasks: _Int | None
+
+
+class _Judged(_Form):
+    cache: str
+    verdict: str
+    reclaimable: bool
+    growth_bytes: _Int
+    retained_bytes: _Int
+    released_by_shrink_bytes: _Int | None
+    pinned_bytes: _Int | None
+
+
+_FIGURES = ("retained_bytes", "released_by_shrink_bytes", "pinned_bytes")
+
+
+class _Verdict(_Form):
+    word: str = Field(alias="class")
+    reason: str
+    growth_bytes: _Int | None = None
+    retained_bytes: _Int | None = None
+    released_by_shrink_bytes: _Int | None = None
+    pinned_bytes: _Int | None = None
+    explained_ratio: float | None = None
+
+    @model_validator(mode="after")
+    def _all_figures_or_none(self) -> Self:
+        if self.growth_bytes is not None and not set(_FIGURES) <= self.model_fields_set:
+            raise ValueError(f"there is a growth_bytes, but not all of {', '.join(_FIGURES)}")
+        return self
+
+
+class _Record(_Form):
+    format: int = Field(ge=1, le=FORMAT)
+    id: str
+    outcome: str
+    reason: str
+    requested_by: str
+    started_at: float = Field(ge=0, lt=_YEAR_3000)
+    seconds: float
+    plan: _Plan
+    host: _Host
+    tasks: _Tasks
+    cgroups: _Cgroups
+    phases: list[_Phase]
+    snapshots: dict[str, _Taken]
+    series: list[_Point]
+    caches: list[_Judged]
+    verdict: _Verdict
+
+
+def record_of(data: bytes) -> dict[str, Any]:
+    """A record that came from another host as a file: used only when it has a record's form, else ValueError."""
+    try:
+        _Record.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    record: dict[str, Any] = json.loads(data)
+    return record

@@ -1,0 +1,18 @@
+"""One browser for all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.browser import chromium
+from tests.requirements import need
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of its DevTools."""
+    need(chromium.PROGRAM is not None, "chromium")
+    with chromium.running(tmp_path_factory.mktemp("chromium")) as address:
+        yield address

@@ -1,0 +1,54 @@
+"""The proof of the load, and the verdict's why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slabwatch.storm.charges import read_charges
+from slabwatch.storm.explain import explain
+from tests.unit.host.fabricated import V1_MOUNT, V2_MOUNT, v1_files, v1_root, v2_files, v2_root
+
+STORM = "/slabwatch-storm-x"
+HOST = {"kmem_accounting": "on", "caches_per_cgroup": False, "sheaves": False, "kernel_config": {}}
+
+
+def test_charges_of_v1(tmp_path: Path) -> None:
+    cgroups = {f"{STORM}/c000{index}": v1_files(usage) for index, usage in enumerate((0, 10, 30))}
+    root = v1_root(tmp_path, {STORM: v1_files(40), f"{STORM}/foreign": v1_files(99), **cgroups})
+    assert read_charges(root, V1_MOUNT + STORM, 1) == {
+        "file": "memory.kmem.usage_in_bytes",
+        "cgroups": 3,
+        "charged": 2,
+        "total_bytes": 40,
+        "median_bytes": 10,
+        "max_bytes": 30,
+    }
+
+
+def test_charges_of_v2_and_of_none(tmp_path: Path) -> None:
+    root = v2_root(tmp_path, {STORM: v2_files(40), f"{STORM}/c0000": v2_files(10), f"{STORM}/c0001": {}})
+    made = read_charges(root, V2_MOUNT + STORM, 2)
+    assert (made["file"], made["cgroups"], made["total_bytes"]) == ("memory.stat", 1, 10)
+    none = read_charges(root, V2_MOUNT + "/gone", 2)
+    assert (none["cgroups"], none["total_bytes"], none["median_bytes"], none["max_bytes"]) == (0, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ({"kmem_accounting": "off"}, "accounting is off"),
+        ({"caches_per_cgroup": True}, "caches of its own for each cgroup (before 5.9)"),
+        ({}, "shared by all cgroups (since 5.9)"),
+        ({"sheaves": True}, "per-CPU sheaves"),
+        ({"kernel_config": {"CONFIG_SLUB_CPU_PARTIAL": "y"}}, "CPU partial lists"),
+    ],
+)
+def test_the_why_names_what_this_kernel_does(host: dict[str, object], words: str) -> None:
+    assert words in explain("retained", HOST | host, {"kind": "fork"})
+
+
+def test_the_why_says_what_a_kind_did_not_try() -> None:
+    assert "kind light" in explain("released", HOST, {"kind": "light"})
+    assert "kind light" not in explain("released", HOST, {"kind": "exec"})
