@@ -1,7 +1,7 @@
 """The engine: a child process of the daemon that makes a storm's cgroups and loads them by its workers.
 
-Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove``), what happens goes to stdout as
-JSON lines. The end of stdin means that the daemon is gone: then everything is killed and removed, and the engine
+Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove_first``, ``remove``), what happens goes to
+stdout as JSON lines. The end of stdin means that the daemon is gone: then everything is killed and removed, and the engine
 ends. Tasks live only while the engine does (see ``spawn``), so no order of deaths leaves one behind.
 
 Engine and workers run under ``python -I -S -E`` on the standard library alone, so that the memory map that is
@@ -44,6 +44,8 @@ class Setup:
     shell: str
     limit_bytes: int  # memory limit of the storm's root; 0: none
     limit_pids: int  # v2: pids.max of the storm's root; 0: none
+    removal: str = "last"
+    cgroups_per_second: float = 0.0
 
     def to_json(self) -> str:
         """For the engine's argument."""
@@ -70,6 +72,7 @@ class Engine:
         self._children: list[_Child] = []
         self._life_read, self._life_write = os.pipe()
         self._loaded_told = False
+        self._pin = -1
         self._last_tell = 0.0
 
     def create(self, interrupted: Callable[[], bool]) -> None:
@@ -80,7 +83,7 @@ class Engine:
         os.mkdir(self.root)
         self._limit()
         made = 0
-        for index in range(setup.cgroups):
+        for index in range(0 if setup.removal == "each" else setup.cgroups):
             os.mkdir(os.path.join(self.root, lifecycle.cgroup_name(index)))
             made += 1
             if made % 16 == 0:
@@ -94,6 +97,11 @@ class Engine:
         """Fork the workers; what they report is passed on by ``attend``."""
         setup = self.setup
         paths = lifecycle.own_children(self.root)
+        if setup.removal == "each":
+            paths = [os.path.join(self.root, lifecycle.cgroup_name(index)) for index in range(setup.cgroups)]
+        elif setup.removal == "first":
+            self._pin = os.memfd_create("slabwatch-storm")
+        page = 0
         workers = max(1, min(setup.workers, len(paths)))
         for index in range(workers):
             share = paths[index::workers]
@@ -107,7 +115,12 @@ class Engine:
                 live_tasks=max(1, setup.live_tasks * len(share) // len(paths)),
                 at_once=max(1, setup.at_once // workers),
                 shell=setup.shell,
+                removal=setup.removal,
+                pin=self._pin,
+                first_page=page,
+                seconds_each=workers / setup.cgroups_per_second if setup.cgroups_per_second else 0.0,
             )
+            page += len(share)
             self._children.append(self._fork(work))
 
     def attend(self, descriptors: list[int]) -> None:
@@ -155,8 +168,16 @@ class Engine:
             self._life_write = -1
         self._wait_for_workers(5.0)
 
+    def remove_first(self) -> None:
+        """Remove the cgroups while a page is charged to each, and keep the root."""
+        swept = lifecycle.remove_root(self.root, deadline_seconds=REMOVE_SECONDS, keep_root=True)
+        self._tell("removed_first", removed=swept.removed, left=swept.left)
+
     def remove(self) -> None:
-        """Remove the cgroups, by name and place."""
+        """Remove the cgroups, by name and place, and let go of what held them."""
+        if self._pin >= 0:
+            os.close(self._pin)
+            self._pin = -1
         swept = lifecycle.remove_root(self.root, deadline_seconds=REMOVE_SECONDS)
         self._tell("removed", removed=swept.removed, left=swept.left)
 
@@ -266,20 +287,21 @@ def serve(setup: Setup) -> int:
             orders.closed = True
 
     engine = Engine(setup, tell)
+    obey = {
+        "create": lambda: engine.create(interrupted=lambda: bool(select.select([0], [], [], 0)[0])),
+        "load": engine.load,
+        "drain": engine.drain,
+        "remove_first": engine.remove_first,
+        "remove": engine.remove,
+    }
     try:
         while not orders.closed:
             watched = [0, *engine.report_descriptors()]
             ready, _, _ = select.select(watched, [], [], 0.2)
             engine.attend(ready)
             for order in orders.read() if 0 in ready else ():
-                if order == "create":
-                    engine.create(interrupted=lambda: bool(select.select([0], [], [], 0)[0]))
-                elif order == "load":
-                    engine.load()
-                elif order == "drain":
-                    engine.drain()
-                elif order == "remove":
-                    engine.remove()
+                obey[order]()
+                if order == "remove":
                     return 0
     except Exception as error:  # the border of a process: said, cleaned up, ended
         tell("failed", reason=f"{type(error).__name__}: {error}")

@@ -119,8 +119,9 @@ class EngineProcess:
             self.counts = {key: event[key] for key in self.counts}
         elif at in ("create", "created"):
             self.created = event["cgroups"]
-        elif at == "removed":
-            self.removed, self.left = event["removed"], event["left"]
+        elif at in ("removed_first", "removed"):
+            self.removed += event["removed"]
+            self.left = event["left"]
         elif at == "failed":
             self._failure = "; ".join([f"the engine failed: {event['reason']}", *self._complaints])
             self._ended.set()

@@ -84,8 +84,9 @@ def remove_root(
     deadline_seconds: float,
     pause: Callable[[float], None] = time.sleep,
     give_up: Callable[[], bool] = lambda: False,
+    keep_root: bool = False,
 ) -> Swept:
-    """Kill what is marked as this storm's in its cgroups, remove them and then the root itself.
+    """Kill what is marked as this storm's in its cgroups, remove them and then the root itself, if it is not kept.
 
     rmdir says EBUSY until the last task has been taken down, so it is repeated until the deadline, or ``give_up``.
     """
@@ -97,7 +98,7 @@ def remove_root(
         unseen = ""
         try:
             remaining = [path for path in own_children(root) if not _remove(path, storm_id, swept)]
-            if not remaining and _remove(root, storm_id, swept):
+            if not remaining and (keep_root or _remove(root, storm_id, swept)):
                 return swept
         except OSError as error:  # it can not even be listed, as when there are no more descriptors
             unseen = f"can not be looked at: {error.strerror}"
@@ -105,7 +106,8 @@ def remove_root(
             break
         pause(0.05)
     swept.left |= {path: _why_busy(path, storm_id) for path in remaining}
-    swept.left[root] = unseen or _why_busy(root, storm_id)
+    if unseen or not keep_root:
+        swept.left[root] = unseen or _why_busy(root, storm_id)
     return swept
 
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:  # the command line's help names the presets, and does without
 Kind = Literal["light", "fork", "exec", "shell"]
 KINDS: tuple[Kind, ...] = ("light", "fork", "exec", "shell")
 
+# When the storm's cgroups are removed. last: when all has been measured. first: as soon as the tasks are gone, with a
+# page still charged to each, so that they stay dying. each: one by one, right after use, as short units of systemd do.
+Removal = Literal["last", "first", "each"]
+
 # What each kind of task is, for plans, reports and help.
 KIND_TEXT: Mapping[str, str] = {
     "light": "processes that share the worker's memory map (raw clone with CLONE_VM)",
@@ -44,6 +48,8 @@ class Plan:
     ttl_seconds: float
     on_disconnect: Literal["continue", "stop"]
     shell: Literal["bash", "sh"]
+    removal: Removal = "last"
+    cgroups_per_second: float = 0.0  # made and used at this rate, over all workers; 0: as fast as it goes
 
     @property
     def total_tasks(self) -> int:
@@ -90,9 +96,24 @@ PRESETS: Mapping[str, Plan] = {
     "smoke": _BASE,
     "seed": _SEED,
     "seed-once": replace(_SEED, preset="seed-once", tasks=1, shell="sh", ttl_seconds=600.0),
-    # All tasks of a cgroup at one time, as bash started them for some readers of the seed, and a bounded number of them
-    # on the host: the kernel is quickest while it uses memory again that it has just freed.
+    # Tasks of whole cgroups at one time, and a bounded number of them on the host: the kernel is quickest while it uses
+    # memory again that it has just freed.
     "full": replace(_SEED, preset="full", kind="fork", live_tasks=2000, hold_seconds=2.0, ttl_seconds=900.0),
+    "zombie": replace(
+        _SEED, preset="zombie", tasks=10, kind="fork", live_tasks=2000, removal="first", ttl_seconds=600.0
+    ),
+    "boot": replace(
+        _SEED,
+        preset="boot",
+        cgroups=200,
+        tasks=20,
+        kind="fork",
+        live_tasks=200,
+        hold_seconds=0.0,
+        removal="each",
+        cgroups_per_second=20.0,
+        ttl_seconds=300.0,
+    ),
 }
 
 
@@ -104,7 +125,13 @@ def make_plan(wishes: Mapping[str, Any], caps: Caps) -> Plan:
     name = wishes.get("preset") or "smoke"
     if name not in PRESETS:
         raise StormRejected("bad_plan", f"preset {name!r} is not known: choose one of {', '.join(PRESETS)}")
-    known = {field.name for field in fields(Plan)} - {"preset", "baseline_seconds", "shell"}
+    known = {field.name for field in fields(Plan)} - {
+        "preset",
+        "baseline_seconds",
+        "shell",
+        "removal",
+        "cgroups_per_second",
+    }
     given = {key: value for key, value in wishes.items() if key in known and value is not None}
     plan = replace(PRESETS[name], **given)
     if wishes.get("shrink") is None and not caps.shrink_enabled:
@@ -123,10 +150,14 @@ def make_plan(wishes: Mapping[str, Any], caps: Caps) -> Plan:
 def _usual_ttl(plan: Plan) -> float:
     """Long enough for a storm that goes as it should, on a slow machine."""
     load = plan.tasks * 10.0 if plan.kind == "shell" else plan.total_tasks * 0.005
+    if plan.cgroups_per_second:
+        load += plan.cgroups / plan.cgroups_per_second
     return 60.0 + plan.baseline_seconds + plan.hold_seconds + plan.settle_seconds + load
 
 
 def _check_sense(plan: Plan) -> None:
+    if plan.removal == "each" and plan.kind == "shell":
+        raise StormRejected("bad_plan", f"preset {plan.preset} is not for kind shell: its tasks outlive their start")
     if plan.kind not in KINDS:
         raise StormRejected("bad_plan", f"kind {plan.kind!r} is not known: choose one of {', '.join(KINDS)}")
     least = {"cgroups": 1, "tasks": 1, "live_tasks": 1, "concurrency": 0, "hold_seconds": 0, "settle_seconds": 0}

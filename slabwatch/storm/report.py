@@ -67,7 +67,8 @@ def _head(record: Mapping[str, Any]) -> str:
         f"dying {_known(cgroups['dying_before'])} before, {_known(cgroups['dying_after'])} after",
         f"  seconds   {phases}",
     ]
-    if charges := cgroups.get("charges"):
+    charges = cgroups.get("charges")
+    if charges and charges["cgroups"]:
         lines.append(
             f"  charged   {_mib(charges['total_bytes'])} at the peak to {charges['charged']} of {charges['cgroups']} "
             f"cgroups, at most {_mib(charges['max_bytes'])} to one ({charges['file']})"
@@ -93,6 +94,8 @@ def _state(heading: str, snapshot: Mapping[str, Any]) -> str:
             f"slabdata {row['active_slabs']:>6} {row['slabs']:>6}"
         )
     lines.append(f"Number of running processes : {_known(snapshot['processes'])}")
+    if snapshot.get("cgroups_dying"):
+        lines.append(f"Number of dying cgroups : {snapshot['cgroups_dying']}")
     return "\n".join(lines)
 
 

@@ -140,6 +140,8 @@ class StormRun:
             self._snapshots["loaded"] = record.snapshot(*self._loaded)
         async with self._phase("drain"):
             await self._unless_stopped(self._engine.order("drain", until="drained"))
+            if plan.removal == "first":
+                await self._unless_stopped(self._engine.order("remove_first", until="removed_first"))
             await self._snapshot("drained")
         async with self._phase("settle"):
             await self._pause(plan.settle_seconds)
@@ -156,13 +158,17 @@ class StormRun:
             await self._wait_for_dying()
 
     async def _wait_for_dying(self) -> None:
-        """The kernel takes removed cgroups down in the background: what is still dying after this time is held."""
+        """The kernel takes removed cgroups down in the background: what is still dying after this time is held.
+
+        All has been done and measured before: neither a stop nor the time to live makes another storm of it.
+        """
         before = self._snapshots["baseline"]["cgroups_dying"]
-        until = time.monotonic() + DYING_SECONDS
+        until = min(time.monotonic() + DYING_SECONDS, self._started + self.plan.ttl_seconds - SAMPLE_SECONDS)
         while (after := self._snapshots["removed"]["cgroups_dying"]) is not None and after > (before or 0):
-            if time.monotonic() > until:
+            if time.monotonic() > until or self._stop.is_set():
                 return
-            await self._pause(SAMPLE_SECONDS / 2)
+            with contextlib.suppress(StormAborted):
+                await self._pause(SAMPLE_SECONDS / 2)
             await self._snapshot("removed")
 
     def _setup(self) -> Setup:
@@ -182,6 +188,8 @@ class StormRun:
             shell=f"/bin/{plan.shell}",
             limit_bytes=2 * forecast.memory_bytes + _LIMIT_SLACK_BYTES,
             limit_pids=2 * plan.live_tasks + 256,
+            removal=plan.removal,
+            cgroups_per_second=plan.cgroups_per_second,
         )
 
     async def _clean_up(self) -> None:
@@ -197,6 +205,9 @@ class StormRun:
         if self._engine is not None:
             self._created = self._engine.created
             self.counts = dict(self._engine.counts)  # the last second's tasks count too
+        if self.plan.removal == "each":  # the workers made them, and removed all but what is left
+            self._created = self.counts.get("cgroups", 0)
+            self._removed = max(0, self._created - len(self.left))
 
     @contextlib.asynccontextmanager
     async def _phase(self, name: str) -> AsyncIterator[None]:

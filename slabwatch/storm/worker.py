@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import mmap
 import os
 import select
 import signal
@@ -24,6 +25,7 @@ from slabwatch.storm import lifecycle, spawn
 DRAIN = b"d"  # end all tasks, then leave
 REPORT_SECONDS = 0.1
 _RETRY_SECONDS = 5.0  # how long a fork may go on failing for lack of pids before the rest counts as failed
+_BUSY_SECONDS = 2.0  # how long rmdir may say EBUSY after the last task was waited for
 _SCRIPT = 'i=0; while [ "$i" -lt {tasks} ]; do printf . >&3; sleep 1 || exit 1; i=$((i+1)); done'
 
 
@@ -39,6 +41,10 @@ class Work:
     live_tasks: int
     at_once: int  # kind shell: cgroups at one time
     shell: str
+    removal: str = "last"
+    pin: int = -1  # removal first: the descriptor of a memfd that gets a page for each cgroup
+    first_page: int = 0  # of the pages that are this worker's in it
+    seconds_each: float = 0.0  # time from one cgroup to the next; 0: none
 
 
 @dataclass(slots=True)
@@ -90,17 +96,42 @@ class Worker:
         kind = self.work.kind
         starter = spawn.Execer() if kind == "exec" else spawn.Cloner(share_memory=kind == "light")
         self._starter = starter
-        for directory in self.work.cgroups:
+        work = self.work
+        started = time.monotonic()
+        for number, directory in enumerate(work.cgroups):
+            if work.removal == "each":
+                os.mkdir(directory)
             lifecycle.enter(directory)
-            for index in range(self.work.tasks):
+            if work.pin >= 0:
+                # Charged to the cgroup that it is written in, and held by the engine: the cgroup stays dying.
+                os.pwrite(work.pin, b"slabwatch", (work.first_page + number) * mmap.PAGESIZE)
+            for index in range(work.tasks):
                 if len(self._alive) >= self.work.live_tasks:
                     self._end_tasks(max(1, self.work.live_tasks // 8))
                 if not self._start_one(starter):
                     self.report.failed += self.work.tasks - index
                     break
             self.report.cgroups += 1
+            if work.removal == "each":
+                self._remove(directory)
             self._tell_sometimes()
-            if self._ordered(0):
+            wait = started + (number + 1) * work.seconds_each - time.monotonic()
+            if self._ordered(max(0, int(1000 * wait)) if work.seconds_each else 0):
+                return
+
+    def _remove(self, directory: str) -> None:
+        """Removal each: end the tasks, leave, remove. What is busy for longer is left to the engine's cleanup."""
+        self._end_tasks(len(self._alive))
+        lifecycle.enter(self.work.home)
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                os.rmdir(directory)
+            except OSError as error:
+                if error.errno != errno.EBUSY or time.monotonic() > until:
+                    return
+                time.sleep(0.005)
+            else:
                 return
 
     def _start_one(self, starter: spawn.Starter) -> bool:

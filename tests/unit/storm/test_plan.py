@@ -37,6 +37,8 @@ def refusal(caps: Caps = CAPS, **wishes: Any) -> StormRejected:
         ("seed", 1000, 100, "shell", "bash"),
         ("seed-once", 1000, 1, "shell", "sh"),
         ("full", 1000, 100, "fork", "bash"),
+        ("zombie", 1000, 10, "fork", "bash"),
+        ("boot", 200, 20, "fork", "bash"),
     ],
 )
 def test_the_presets(preset: str, cgroups: int, tasks: int, kind: str, shell: str) -> None:
@@ -254,7 +256,7 @@ def test_unknown_names_are_refused_with_those_that_are_known() -> None:
     error = refusal(preset="hurricane")
     assert (error.code, str(error)) == (
         "bad_plan",
-        "preset 'hurricane' is not known: choose one of smoke, seed, seed-once, full",
+        "preset 'hurricane' is not known: choose one of smoke, seed, seed-once, full, zombie, boot",
     )
     error = refusal(kind="thread")
     assert (error.code, str(error)) == (
