@@ -11,7 +11,7 @@ from slabwatch.daemon import Daemon
 from slabwatch.host.root import KernelRoot
 
 
-def main(path: str, poll_seconds: float | None = None) -> None:
+def main(path: str, poll_seconds: float | None = None, loop: str = "asyncio") -> None:
     """Serve until SIGTERM."""
     config = configuration.load(Path(path))
     if poll_seconds is not None:
@@ -21,8 +21,13 @@ def main(path: str, poll_seconds: float | None = None) -> None:
     async def serve() -> None:
         await Daemon(Path(path), config, KernelRoot("/"), lambda url, socket: None).run()
 
-    asyncio.run(serve())
+    if loop == "uvloop":
+        import uvloop
+
+        uvloop.run(serve())
+    else:
+        asyncio.run(serve())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(float, sys.argv[2:]))
+    main(sys.argv[1], float(sys.argv[2]) if sys.argv[2:] else None, *sys.argv[3:])

@@ -17,7 +17,9 @@ NODE_EXPORTER = "http://127.0.0.1:19100/metrics"
 
 
 @contextlib.contextmanager
-def slabwatch(settings: str, *, poll_seconds: float | None = None) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def slabwatch(
+    settings: str, *, poll_seconds: float | None = None, loop: str = "asyncio"
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """The daemon with some settings on top of those that keep it to itself; and its control socket.
 
     ``poll_seconds``: an interval that the configuration would not allow, for benchmarks.
@@ -29,7 +31,7 @@ def slabwatch(settings: str, *, poll_seconds: float | None = None) -> Iterator[t
         f'[state]\ndirectory = "{directory}"\n[log]\nlevel = "error"\n{settings}'
     )
     try:
-        pace = [str(poll_seconds)] if poll_seconds else []
+        pace = [str(poll_seconds), loop] if poll_seconds else []
         with running([sys.executable, "-m", "tests.bench.paced", str(config), *pace], OURS) as process:
             yield process, directory / "sock"
     finally:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
-from slabwatch import config as configuration
 from slabwatch.config import Cgroups, Config
 from slabwatch.host.root import KernelRoot
 from slabwatch.watch.collect import Collectors
@@ -158,9 +158,26 @@ def memory_over_polls(polls: int = 20_000) -> Iterator[Row]:
     )
 
 
-def defaults() -> configuration.Config:
-    """Checked here so that a benchmark never runs on a configuration that the daemon would refuse."""
-    return configuration.load(None)
+def loops() -> Iterator[Row]:
+    """Idle CPU at the default interval, with asyncio's loop and with uvloop where it is installed."""
+    spent = {}
+    for loop in ("asyncio", "uvloop"):
+        if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+            yield Row("uvloop", "not installed: pip install uvloop", "")
+            return
+        with servers.slabwatch("", poll_seconds=10.0, loop=loop) as (daemon, _):
+            time.sleep(2.0)
+            before = cpu_seconds(daemon.pid)
+            time.sleep(60.0)
+            spent[loop] = (cpu_seconds(daemon.pid) - before) / 60 * 1000, resident_bytes(daemon.pid)
+    ours, theirs = spent["asyncio"], spent["uvloop"]
+    yield Row(
+        "idle, a poll every 10 s: CPU ms a second",
+        f"asyncio {ours[0]:.3f}",
+        f"uvloop {theirs[0]:.3f}",
+        ours[0] / theirs[0],
+    )
+    yield Row("resident MiB", f"asyncio {_mib(ours[1])}", f"uvloop {_mib(theirs[1])}", ours[1] / theirs[1])
 
 
 def _mib(size: int) -> str:

@@ -1,0 +1,74 @@
+"""``make bench``: all of it, side by side, written to docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.bench import storms, watching
+from tests.bench.measure import MEMORY, Row
+
+TARGET = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
+PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
+    ("Polls and scrapes", watching.scrapes),
+    ("Cgroups", watching.many_cgroups),
+    ("The event loop", watching.loops),
+    ("Memory", watching.memory_over_polls),
+    ("Storms", storms.loads),
+    ("Tasks alive at one time", storms.most_alive),
+    ("Making cgroups", storms.making_cgroups),
+    ("Scrapes while a storm runs", storms.scrapes_in_a_storm),
+)
+
+
+def main(chosen: list[str]) -> int:
+    """Run all parts, or those whose titles begin with one of ``chosen`` (then only printed)."""
+    missing = [tool for tool in ("prometheus-node-exporter", "cgcreate") if not shutil.which(tool)]
+    if os.geteuid() != 0 or missing or not (MEMORY / "cgroup.procs").exists():
+        print(f"needs root, cgroup v1 memory at {MEMORY}, and {', '.join(missing) or 'nothing else'}", file=sys.stderr)
+        return 1
+    lines = [_head()]
+    for title, part in PARTS:
+        if chosen and not any(title.lower().startswith(word.lower()) for word in chosen):
+            continue
+        lines.append(f"\n## {title}\n\n| what | slabwatch | beside it | ratio | aim |\n|---|---|---|---|---|")
+        print(f"{title} ...", file=sys.stderr)
+        for row in part():
+            aim = "" if row.aim is None else f"{row.aim:.3g}"
+            ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+            lines.append(f"| {row.what} | {row.ours} | {row.theirs} | {ratio} | {aim} |")
+            print(lines[-1], file=sys.stderr)
+    if not chosen:
+        TARGET.parent.mkdir(exist_ok=True)
+        TARGET.write_text("\n".join(lines) + "\n" + _NOTES)
+    return 0
+
+
+def _head() -> str:
+    return (
+        "# Benchmarks\n\n"
+        f"Written by `make bench` on {time.strftime('%Y-%m-%d')}: Linux {platform.release()}, "
+        f"{os.cpu_count()} CPUs, Python {platform.python_version()}. Ratios are slabwatch / peer from one run on one "
+        "machine; an aim is what was to be reached. Peers: Debian's prometheus-node-exporter with its slabinfo and "
+        "meminfo collectors alone, and cgroup-tools.\n"
+    )
+
+
+_NOTES = """
+## What was chosen by these figures
+
+* **Descriptors of cgroups' files are kept, but few** (`cgroups.kept_descriptors`, 1,000). A kept one saves about 7 µs
+  of CPU a poll and pins about 4.9 kB of unreclaimable slab: a page-sized seq_file buffer and the objects around it.
+  For 1,000 cgroups with 7 files each, all of them would cost 33 MiB of the very memory that is watched, and save 0.4 %
+  of one CPU at a poll every 10 s.
+* **asyncio's own event loop.** At a poll every 10 s uvloop's CPU time is the same within the noise, and it takes 2.4 MB.
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
