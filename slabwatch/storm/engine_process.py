@@ -61,9 +61,7 @@ class EngineProcess:
                 start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            # uvloop does not tell which of the errors it was.
-            text = f"the engine could not be started ({error}): no more descriptors, processes or memory?"
-            raise StormAborted(text) from error
+            raise StormAborted(f"the engine could not be started: {error.strerror or error}") from error
         return cls(process, setup.storm_id)
 
     async def order(self, do: str, until: str) -> None:
@@ -73,8 +71,8 @@ class EngineProcess:
             assert self._process.stdin is not None
             self._process.stdin.write(json.dumps({"do": do}).encode() + b"\n")
             await self._process.stdin.drain()
-        except (BrokenPipeError, ConnectionResetError, RuntimeError):
-            pass  # it has ended: said below. RuntimeError is uvloop's word for a pipe that is closed already
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended: said below
         waits = [asyncio.create_task(reached.wait()), asyncio.create_task(self._ended.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)

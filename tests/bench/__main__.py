@@ -66,7 +66,7 @@ _NOTES = """
   of CPU a poll and pins about 4.9 kB of unreclaimable slab: a page-sized seq_file buffer and the objects around it.
   For 1,000 cgroups with 7 files each, all of them would cost 33 MiB of the very memory that is watched, and save 0.4 %
   of one CPU at a poll every 10 s.
-* **asyncio's own event loop.** At a poll every 10 s uvloop's CPU time is the same within the noise, and it takes 2.4 MB.
+* **asyncio's own event loop.** At a poll every 10 s uvloop takes the same CPU time within the noise, and 2.4 MB more.
 """
 
 

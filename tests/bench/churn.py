@@ -18,13 +18,13 @@ from tests.bench.measure import cgroups, resident_bytes
 _POINTS = 20
 
 
-def main(polls: int) -> None:
+def main(polls: int, fixed: int) -> None:
     """One line a twentieth of the polls."""
     own = OwnMetrics()
     own.set_interval(10.0)
     page = MetricsPage(own)
     collectors = Collectors(KernelRoot("/"), Config(cgroups=Cgroups(kept_descriptors=1000)))
-    with cgroups(990) as base:
+    with cgroups(fixed) as base:
         moving: list[Path] = []
         try:
             for poll in range(polls):
@@ -46,4 +46,4 @@ def main(polls: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

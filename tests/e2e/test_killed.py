@@ -1,0 +1,97 @@
+"""SIGKILL, of which no daemon can know: in whichever phase its storm is, nothing lives on, and the next cleans up."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from functools import partial
+
+import pytest
+
+from tests.e2e.conftest import side_by_side
+from tests.e2e.daemon import Daemon
+from tests.live.kernel import cgroups_below, marked, wait_for_no_task, wait_until
+
+pytestmark = pytest.mark.e2e
+
+# Phase, and what makes it long enough to be hit; cgroups and their removal, and a shrink, take what they take.
+MOMENTS: Mapping[str, tuple[str, dict[str, object]]] = {
+    "baseline": ("baseline", {}),
+    "create": ("create", {"cgroups": 60}),
+    "load": ("load", {"kind": "exec", "cgroups": 60, "tasks": 20}),
+    "hold": ("hold", {"hold_seconds": 60}),
+    "drain": ("drain", {"kind": "light", "cgroups": 60, "tasks": 20}),
+    "settle": ("settle", {"settle_seconds": 60}),
+    "shrink": ("shrink", {"shrink": True}),
+    "cleanup": ("cleanup", {"cgroups": 60}),
+    # Presets that remove their cgroups earlier.
+    "boot": ("load", {"preset": "boot", "cgroups": 60}),
+    "zombie": ("settle", {"preset": "zombie", "settle_seconds": 60}),
+}
+
+
+def reach(daemon: Daemon, moment: str) -> str:
+    phase, wishes = MOMENTS[moment]
+    usual = {"cgroups": 10, "tasks": 10, "hold_seconds": 0, "settle_seconds": 0, "ttl_seconds": 100}
+    storm_id = daemon.start().begin_storm(**{**usual, **wishes})
+    daemon.wait_for_phase(storm_id, phase)
+    return storm_id
+
+
+def next_start_cleans_up(daemon: Daemon) -> None:
+    parent = daemon.start().parent
+    assert parent is not None
+    wait_until(lambda: not cgroups_below(parent), 5, f"no cgroup is left: {cgroups_below(parent)[:3]}")
+
+
+def kill(daemon: Daemon, moment: str) -> None:
+    storm_id = reach(daemon, moment)
+    if moment == "hold":
+        assert len(marked(storm_id)) > 100
+    daemon.signal(signal.SIGKILL)
+    assert daemon.wait() == -signal.SIGKILL
+    wait_for_no_task(storm_id, 5)
+    next_start_cleans_up(daemon)
+    status, answer = daemon.ask("GET", "/v1/status")
+    assert (status, answer["storm"]["running"], answer["storm"]["leftover_cgroups"]) == (200, None, 0)
+    # A storm that was killed has no record: it is not among those that ended.
+    assert daemon.ask("GET", f"/v1/storms/{storm_id}")[0] == 404
+    assert daemon.stop() == 0
+
+
+def kill_with_engine(daemon: Daemon, number: signal.Signals) -> None:
+    """Then nobody is left to remove the cgroups: the next daemon does, and says so."""
+    storm_id = reach(daemon, "hold")
+    daemon.signal(signal.SIGSTOP)
+    os.kill(daemon.engine(), number)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_for_no_task(storm_id, 5)
+    assert daemon.parent is not None
+    assert len(cgroups_below(daemon.parent)) == 11
+    next_start_cleans_up(daemon)
+    wait_until(lambda: daemon.events("storm_leftovers_removed"), 5, "it says what it has removed")
+    (said,) = daemon.events("storm_leftovers_removed")
+    assert (said["removed"], said["left"]) == (11, {})
+
+
+STORIES: Mapping[str, Callable[[Daemon], None]] = {
+    **{moment: partial(kill, moment=moment) for moment in MOMENTS},
+    # SIGTERM and SIGHUP too: a service manager may send them to all processes of a service.
+    "engine killed": partial(kill_with_engine, number=signal.SIGKILL),
+    "engine terminated": partial(kill_with_engine, number=signal.SIGTERM),
+    "engine hung up": partial(kill_with_engine, number=signal.SIGHUP),
+}
+
+
+@pytest.fixture(scope="module")
+def stories() -> Iterator[Mapping[str, Future[None]]]:
+    with side_by_side(STORIES) as told:
+        yield told
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_nothing_is_left_of_a_killed_daemon_s_storm(stories: Mapping[str, Future[None]], story: str) -> None:
+    stories[story].result(100)
