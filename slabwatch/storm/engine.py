@@ -1,8 +1,8 @@
 """The engine: a child process of the daemon that makes a storm's cgroups and loads them by its workers.
 
-Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove_first``, ``remove``), what happens goes to
-stdout as JSON lines. The end of stdin means that the daemon is gone: then everything is killed and removed, and the engine
-ends. Tasks live only while the engine does (see ``spawn``), so no order of deaths leaves one behind.
+Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove_first``, ``remove``), what happens goes
+to stdout as JSON lines. The end of stdin means that the daemon is gone: then everything is killed and removed, and the
+engine ends. Tasks live only while the engine does (see ``spawn``), so no order of deaths leaves one behind.
 
 Engine and workers run under ``python -I -S -E`` on the standard library alone, so that the memory map that is
 forked 100,000 times is a small one.
