@@ -1,4 +1,4 @@
-"""One browser for all tests."""
+"""One browser for all tests of a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.browser import chromium
 from tests.requirements import need
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it lives for a bounded time only, less than all tests take
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of its DevTools."""
     need(chromium.PROGRAM is not None, "chromium")
