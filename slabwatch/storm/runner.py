@@ -134,7 +134,8 @@ class StormRun:
             await self._unless_stopped(self._engine.order("load", until="loaded"))
         async with self._phase("hold"):
             self._note_peak(await self._around.measure())
-            self._charges = await asyncio.to_thread(self._read_charges)
+            if self._charges is None:
+                self._charges = await asyncio.to_thread(self._read_charges)
             await self._pause(plan.hold_seconds)
             assert self._loaded is not None
             self._snapshots["loaded"] = record.snapshot(*self._loaded)
@@ -236,6 +237,9 @@ class StormRun:
                 self._baseline.append((sample, derived))
             if phase in ("load", "hold"):
                 self._note_peak((sample, derived))
+            if phase == "load" and self.plan.kind == "shell" and self._charges is None and self._all_alive():
+                # These tasks end by themselves: in the hold phase none of them is left to be charged.
+                self._charges = await asyncio.to_thread(self._read_charges)
             point = record.series_point(sample, derived, self._started, phase, self.counts.get("live", 0))
             self._series.append(point)
             self.events.add(
@@ -252,6 +256,9 @@ class StormRun:
             if self._engine is not None and self._engine.failure and phase != "cleanup":
                 self.request_stop(self._engine.failure, "failed")  # or a long hold would go on with nothing to hold
             await asyncio.sleep(SAMPLE_SECONDS)
+
+    def _all_alive(self) -> bool:
+        return self.counts.get("live", 0) >= 0.9 * self.plan.live_tasks
 
     def _vitals(self, sample: Sample, lag_seconds: float) -> Vitals:
         """Blocking: two small files of /proc."""
