@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -46,6 +47,7 @@ class Setup:
     limit_pids: int  # v2: pids.max of the storm's root; 0: none
     removal: str = "last"
     cgroups_per_second: float = 0.0
+    ttl_seconds: float = 0.0  # after which it ends by itself, should the daemon hang; 0: never
 
     def to_json(self) -> str:
         """For the engine's argument."""
@@ -277,8 +279,11 @@ def _write(path: str, text: str) -> None:
 
 def serve(setup: Setup) -> int:
     """Follow the daemon's orders until they end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     orders = _Orders()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: setattr(orders, "closed", True))
+    until = time.monotonic() + (setup.ttl_seconds or math.inf)
 
     def tell(at: str, **figures: object) -> None:
         try:
@@ -298,6 +303,8 @@ def serve(setup: Setup) -> int:
         while not orders.closed:
             watched = [0, *engine.report_descriptors()]
             ready, _, _ = select.select(watched, [], [], 0.2)
+            if time.monotonic() > until:
+                raise RuntimeError(f"no order to end within {setup.ttl_seconds:g} s: does the daemon hang?")
             engine.attend(ready)
             for order in orders.read() if 0 in ready else ():
                 obey[order]()

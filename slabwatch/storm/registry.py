@@ -70,7 +70,7 @@ class StormRegistry:
         self._summaries = await asyncio.to_thread(self._store.summaries)
         if self._summaries and (record := await asyncio.to_thread(self._store.load, self._summaries[0]["id"])):
             self._metrics.set_last_storm(record)
-        if not self._root.live or not self._config().storm.enabled:
+        if not self._root.live:
             return
         try:
             parent = find_memory_hierarchy(self._root).directory(self._config().storm.parent)

@@ -33,6 +33,8 @@ from slabwatch.watch.sample import Sample
 SAMPLE_SECONDS = 1.0
 # As kselftest gives them: tools/testing/selftests/cgroup/test_kmem.c
 DYING_SECONDS = 8.0
+# The engine's own deadline is later than the daemon's, which comes first unless the daemon hangs.
+_ENGINE_GRACE_SECONDS = 30.0
 _LIMIT_SLACK_BYTES = 256 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -96,6 +98,7 @@ class StormRun:
     async def run(self) -> dict[str, Any]:
         """Go through all phases; the record. Never raises but for a defect, and then too nothing is left behind."""
         watcher = asyncio.create_task(self._watch(), name=f"storm {self.id} watch")
+        watcher.add_done_callback(self._watch_ended)
         outcome, reason = "failed", "defect in slabwatch: see the daemon's log"
         try:
             async with asyncio.timeout(self.plan.ttl_seconds):
@@ -191,6 +194,7 @@ class StormRun:
             limit_pids=2 * plan.live_tasks + 256,
             removal=plan.removal,
             cgroups_per_second=plan.cgroups_per_second,
+            ttl_seconds=plan.ttl_seconds + _ENGINE_GRACE_SECONDS,
         )
 
     async def _clean_up(self) -> None:
@@ -223,6 +227,12 @@ class StormRun:
         finally:
             seconds = round(time.monotonic() - started, 3)
             self._phases.append({"name": name, "started_at": started_at, "seconds": seconds})
+
+    def _watch_ended(self, watcher: asyncio.Task[None]) -> None:
+        """Nobody guards the host any more: the storm must not go on."""
+        if not watcher.cancelled() and (defect := watcher.exception()) is not None:
+            log.error("storm_watch_failed", exc_info=defect, extra={"fields": {"storm": self.id}})
+            self.request_stop("defect in slabwatch: the storm's watch failed, see the daemon's log", "failed")
 
     async def _watch(self) -> None:
         """Sample about once a second, for the curve, the followers and the guard."""

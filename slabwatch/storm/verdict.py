@@ -198,10 +198,7 @@ def _conclude(rows: list[dict[str, Any]], figures: Mapping[str, Any], shrunk: bo
             "retained",
             f"{_mib(stayed)} stayed{where}; a shrink gave back {_mib(figures['released_by_shrink_bytes'])}",
         )
-    return (
-        "pinned",
-        f"{_mib(stayed)} stayed{where}; a shrink gave back only {_mib(figures['released_by_shrink_bytes'])}",
-    )
+    return "pinned", f"{_mib(stayed)} stayed{where}; a shrink gave back {_mib(released)}, and {_mib(pinned)} did not go"
 
 
 def _names(rows: list[dict[str, Any]]) -> str:

@@ -239,6 +239,7 @@ def run(work: Work, life: int, orders: int, reports: int, engine: int) -> None:
     status = 1
     try:
         spawn.die_with_parent(engine)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.nice(19)
         with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
             file.write("1000")
