@@ -7,6 +7,7 @@ it may also go up and down in between.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +100,30 @@ def test_counts_of_objects_are_those_of_slabinfo() -> None:
             assert len(steady) > len(info.names) / 2
             return
     pytest.fail(f"in {TRIES} tries, never were all caches that stood still as slabinfo has them: {name}")
+
+
+def rows_of_slabtop() -> dict[str, tuple[str, str, str, str]]:
+    """slabtop -o (procps): name -> objects, active objects, slabs, KiB of the cache."""
+    need(shutil.which("slabtop") is not None, "slabtop")
+    shown = subprocess.run(["slabtop", "-o", "-s", "n"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    fields = [line.split() for line in shown.splitlines() if line.strip()[:1].isdigit() and "K " in line]
+    return {row[-1]: (row[0], row[1], row[4], row[6].removesuffix("K")) for row in fields if len(row) == 8}
+
+
+def test_caches_are_those_of_slabtop() -> None:
+    for before, sample, after in between(rows_of_slabtop):
+        info = there(sample.slabinfo)
+        sizes = derive(sample).cache_bytes
+        ours = {
+            name: (info.objects[index], info.active_objects[index], info.slabs[index], str(sizes[index] // 1024))
+            for index, name in enumerate(info.names)
+        }
+        steady = [name for name, row in before.items() if row == after.get(name)]
+        wrong = [name for name in steady if ours.get(name) != before[name]]
+        if not wrong:
+            assert len(steady) > len(info.names) / 2
+            return
+    pytest.fail(f"in {TRIES} tries, never were all caches that stood still as slabtop has them: {wrong}")
 
 
 @pytest.mark.parametrize("cache", ["task_struct", "dentry", "kmalloc-64", "mm_struct"])
