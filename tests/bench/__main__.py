@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import sys
 import time
@@ -27,40 +28,48 @@ PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
 
 
 def main(chosen: list[str]) -> int:
-    """Run all parts, or those whose titles begin with one of ``chosen`` (then only printed)."""
+    """Run all parts, or those whose titles begin with one of ``chosen``; the others' sections stay as they are."""
     missing = [tool for tool in ("prometheus-node-exporter", "cgcreate") if not shutil.which(tool)]
     if os.geteuid() != 0 or missing or not (MEMORY / "cgroup.procs").exists():
         print(f"needs root, cgroup v1 memory at {MEMORY}, and {', '.join(missing) or 'nothing else'}", file=sys.stderr)
         return 1
-    lines = [_head()]
+    sections = _written()
     for title, part in PARTS:
         if chosen and not any(title.lower().startswith(word.lower()) for word in chosen):
             continue
-        lines.append(f"\n## {title}\n\n| what | slabwatch | beside it | ratio | aim |\n|---|---|---|---|---|")
         print(f"{title} ...", file=sys.stderr)
+        lines = [f"## {title}\n\n| what | slabwatch | beside it | ratio | aim |\n|---|---|---|---|---|"]
         for row in part():
             aim = "" if row.aim is None else f"{row.aim:.3g}"
             ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
             lines.append(f"| {row.what} | {row.ours} | {row.theirs} | {ratio} | {aim} |")
             print(lines[-1], file=sys.stderr)
-    if not chosen:
-        TARGET.parent.mkdir(exist_ok=True)
-        TARGET.write_text("\n".join(lines) + "\n" + _NOTES)
+        sections[title] = "\n".join(lines)
+    TARGET.parent.mkdir(exist_ok=True)
+    ordered = [sections[title] for title, _ in PARTS if title in sections]
+    TARGET.write_text("\n\n".join([_head(), *ordered, _NOTES]))
     return 0
+
+
+def _written() -> dict[str, str]:
+    """Sections of the last run, by title."""
+    if not TARGET.exists():
+        return {}
+    parts = re.split(r"^(?=## )", TARGET.read_text(), flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0].removeprefix("## "): part.strip() for part in parts}
 
 
 def _head() -> str:
     return (
         "# Benchmarks\n\n"
         f"Written by `make bench` on {time.strftime('%Y-%m-%d')}: Linux {platform.release()}, "
-        f"{os.cpu_count()} CPUs, Python {platform.python_version()}. Ratios are slabwatch / peer from one run on one "
-        "machine; an aim is what was to be reached. Peers: Debian's prometheus-node-exporter with its slabinfo and "
-        "meminfo collectors alone, and cgroup-tools.\n"
+        f"{os.cpu_count()} CPUs, Python {platform.python_version()}. Ratios are slabwatch / peer, each row from one "
+        "run on one machine; an aim is what was to be reached. Peers: Debian's prometheus-node-exporter with its "
+        "slabinfo and meminfo collectors alone, and cgroup-tools."
     )
 
 
-_NOTES = """
-## What was chosen by these figures
+_NOTES = """## What was chosen by these figures
 
 * **Descriptors of cgroups' files are kept, but few** (`cgroups.kept_descriptors`, 1,000). A kept one saves about 7 µs
   of CPU a poll and pins about 4.9 kB of unreclaimable slab: a page-sized seq_file buffer and the objects around it.
