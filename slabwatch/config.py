@@ -117,7 +117,7 @@ class Cgroups(Section):
         1000,
         ge=0,
         le=1_000_000,
-        description="Files of cgroups that stay open between polls: each saves 7 µs a poll and pins 4.9 kB of slab.",
+        description="Files of cgroups that stay open between polls: each saves 7 µs a poll and pins 5 kB of slab.",
     )
     populated_v1: bool = Field(
         False, description="Read cgroup.procs of each cgroup v1 to know which hold no task (v2 knows it at no cost)."

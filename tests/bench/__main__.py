@@ -72,8 +72,8 @@ def _head() -> str:
 _NOTES = """## What was chosen by these figures
 
 * **Descriptors of cgroups' files are kept, but few** (`cgroups.kept_descriptors`, 1,000). A kept one saves about 7 µs
-  of CPU a poll and pins about 4.9 kB of unreclaimable slab: a page-sized seq_file buffer and the objects around it.
-  For 1,000 cgroups with 7 files each, all of them would cost 33 MiB of the very memory that is watched, and save 0.4 %
+  of CPU a poll and pins about 5 kB of unreclaimable slab: a page-sized seq_file buffer and the objects around it.
+  For 1,000 cgroups with 7 files each, all of them would cost 31 MiB of the very memory that is watched, and save 0.4 %
   of one CPU at a poll every 10 s.
 * **asyncio's own event loop.** At a poll every 10 s uvloop takes the same CPU time within the noise, and 2.4 MB more.
 """
