@@ -61,11 +61,11 @@ def kill(daemon: Daemon, moment: str) -> None:
     assert daemon.stop() == 0
 
 
-def kill_with_engine(daemon: Daemon, number: signal.Signals) -> None:
+def kill_with_engine(daemon: Daemon) -> None:
     """Then nobody is left to remove the cgroups: the next daemon does, and says so."""
     storm_id = reach(daemon, "hold")
     daemon.signal(signal.SIGSTOP)
-    os.kill(daemon.engine(), number)
+    os.kill(daemon.engine(), signal.SIGKILL)
     daemon.signal(signal.SIGKILL)
     daemon.wait()
     wait_for_no_task(storm_id, 5)
@@ -77,12 +77,25 @@ def kill_with_engine(daemon: Daemon, number: signal.Signals) -> None:
     assert (said["removed"], said["left"]) == (11, {})
 
 
+def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
+    """A service manager may tell all processes of a service: the engine cleans up before it ends."""
+    storm_id = reach(daemon, "hold")
+    daemon.signal(signal.SIGSTOP)
+    os.kill(daemon.engine(), number)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_for_no_task(storm_id, 5)
+    parent = daemon.parent
+    assert parent is not None
+    wait_until(lambda: not cgroups_below(parent), 5, "the engine has removed its cgroups")
+    next_start_cleans_up(daemon)
+
+
 STORIES: Mapping[str, Callable[[Daemon], None]] = {
     **{moment: partial(kill, moment=moment) for moment in MOMENTS},
-    # SIGTERM and SIGHUP too: a service manager may send them to all processes of a service.
-    "engine killed": partial(kill_with_engine, number=signal.SIGKILL),
-    "engine terminated": partial(kill_with_engine, number=signal.SIGTERM),
-    "engine hung up": partial(kill_with_engine, number=signal.SIGHUP),
+    "engine killed": kill_with_engine,
+    "engine terminated": partial(tell_the_engine_to_end, number=signal.SIGTERM),
+    "engine hung up": partial(tell_the_engine_to_end, number=signal.SIGHUP),
 }
 
 
