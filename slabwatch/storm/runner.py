@@ -86,7 +86,6 @@ class StormRun:
         self._series: list[dict[str, Any]] = []
         self._baseline: list[tuple[Sample, Derived]] = []
         self._charges: dict[str, Any] | None = None
-        self._guard = Guard(around.min_available_bytes, plan.total_tasks, read_oom_kills(around.root))
         self._loaded: tuple[Sample, Derived] | None = None
 
     def request_stop(self, reason: str, outcome: str = "stopped") -> None:
@@ -236,9 +235,12 @@ class StormRun:
 
     async def _watch(self) -> None:
         """Sample about once a second, for the curve, the followers and the guard."""
+        around = self._around
+        oom_kills = await asyncio.to_thread(read_oom_kills, around.root)
+        guard = Guard(around.min_available_bytes, self.plan.total_tasks, oom_kills)
         while True:
             asked = time.monotonic()
-            sample, derived = await self._around.measure()
+            sample, derived = await around.measure()
             lag = time.monotonic() - asked
             if self._engine is not None:
                 self.counts = dict(self._engine.counts)
@@ -260,8 +262,8 @@ class StormRun:
                 tasks_started=self.counts.get("started", 0),
                 tasks_failed=self.counts.get("failed", 0),
             )
-            self._around.on_progress(self)
-            if reason := self._guard.reason(await asyncio.to_thread(self._vitals, sample, lag)):
+            around.on_progress(self)
+            if reason := guard.reason(await asyncio.to_thread(self._vitals, sample, lag)):
                 self.request_stop(reason, "aborted")
             if self._engine is not None and self._engine.failure and phase != "cleanup":
                 self.request_stop(self._engine.failure, "failed")  # or a long hold would go on with nothing to hold
