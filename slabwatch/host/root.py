@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from slabwatch.errors import KernelParseError, SourceDenied, SourceUnavailable
 from slabwatch.kernel.auxv import PATH as AUXV
@@ -66,13 +67,13 @@ class KernelRoot:
         except OSError as error:
             raise unavailable(kernel_path, error) from error
 
-    def read_slabinfo(self) -> SlabInfo:
-        """/proc/slabinfo."""
-        return parse_slabinfo(self.read("/proc/slabinfo"))
+    def read_slabinfo(self, parse: Callable[[bytes], SlabInfo] = parse_slabinfo) -> SlabInfo:
+        """/proc/slabinfo. ``parse``: that of a reader which remembers the last content."""
+        return parse(self.read("/proc/slabinfo"))
 
-    def read_meminfo(self) -> MemInfo:
-        """/proc/meminfo."""
-        return parse_meminfo(self.read("/proc/meminfo"))
+    def read_meminfo(self, parse: Callable[[bytes], MemInfo] = parse_meminfo) -> MemInfo:
+        """/proc/meminfo. ``parse``: as for slabinfo."""
+        return parse(self.read("/proc/meminfo"))
 
     def read_loadavg(self) -> LoadAvg:
         """/proc/loadavg."""
