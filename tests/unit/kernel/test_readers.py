@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slabwatch.errors import KernelParseError
@@ -22,7 +22,20 @@ READERS: dict[str, tuple[Callable[[], SlabinfoReader | MeminfoReader], Parse]] =
 }
 # What may become of one line between two reads. Digits and fields are what usually changes.
 EDITS = st.sampled_from(
-    ["more", "other digits", "gone", "twice", "garbage", "emptied", "renamed", "moved up", "cut", "comment", "unit off"]
+    [
+        "more",
+        "other digits",
+        "gone",
+        "twice",
+        "garbage",
+        "emptied",
+        "renamed",
+        "moved up",
+        "cut",
+        "comment",
+        "unit off",
+        "doubled",
+    ]
 )
 
 
@@ -46,6 +59,8 @@ def test_the_states_of_a_host_one_after_the_other(host: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READERS)
+@example(steps=[[], [(30, "twice"), (1, "cut")]])
+@example(steps=[[], [(30, "doubled")]])
 @given(steps=st.lists(st.lists(st.tuples(st.integers(0, 400), EDITS), max_size=4), max_size=6))
 def test_any_sequence_of_edits(name: str, steps: list[list[tuple[int, str]]]) -> None:
     make, parse = READERS[name]
@@ -83,6 +98,10 @@ def edited(data: bytes, place: int, edit: str) -> bytes:
             return data[: len(data) - place]
         case "comment":
             lines[place] = b"# " + line
+        case "doubled":
+            # Another line's name, so that the number of lines stays but not that of names.
+            first = lines[place - 1].split(b" ", 1)[0]
+            lines[place] = b" ".join([first, *line.split(b" ", 1)[1:]])
         case "unit off":
             lines[place] = line.removesuffix(b" kB")
     return b"\n".join(lines)
