@@ -110,6 +110,9 @@ def _write_atomically(path: Path, text: bytes) -> None:
 def _serve(path: Path | None, config: Config, root: str) -> int:
     import asyncio
 
+    # aiohttp makes a TLS context for its client when it is imported, with all of the system's authorities in it: 2 MB
+    # in a process that never is a client. What the daemon's own listeners trust is named by the configuration.
+    os.environ["SSL_CERT_FILE"] = os.devnull
     from slabwatch.daemon import Daemon
     from slabwatch.host.root import KernelRoot
 
