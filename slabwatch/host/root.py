@@ -143,13 +143,6 @@ class KernelRoot:
             raise SourceUnavailable("/proc", "holds no process")
         return count
 
-    def list_directory(self, kernel_path: str) -> list[str]:
-        """Names in a directory, sorted."""
-        try:
-            return sorted(os.listdir(self.path(kernel_path)))
-        except OSError as error:
-            raise unavailable(kernel_path, error) from error
-
     def exists(self, kernel_path: str) -> bool:
         """Presence, never the version, tells what a kernel can do."""
         return os.path.exists(self.path(kernel_path))
