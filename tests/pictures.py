@@ -31,7 +31,7 @@ def main() -> int:
     with ExitStack() as stack:
         make = stack.enter_context(daemons(need_kernel()))
         directory = stack.enter_context(open_directory())
-        live = make(poll={"interval_seconds": 1.0}).start()
+        live = make(poll={"interval_seconds": 1.0}, cgroups={"include": ["/", "/slabwatch-*"]}).start()
         hosts: dict[str, Daemon] = {"this-host": live}
         for name in HOSTS:
             _switch(directory, name, "idle")
@@ -43,7 +43,9 @@ def main() -> int:
             for name in HOSTS:
                 _switch(directory, name, state)
             if moment in (2, 4):
-                live.ctl("storm", "--preset", "full", "--cgroups", "400", "--settle", "15", "--yes", seconds=240)
+                done = live.ctl("storm", "--preset", "full", "--cgroups", "400", "--settle", "15", "--yes", seconds=240)
+                if done.returncode:  # a picture of a storm that was broken off would be of no use
+                    sys.exit(done.stderr)
             else:
                 time.sleep(25)
         _PICTURES.mkdir(exist_ok=True)

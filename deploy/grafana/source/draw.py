@@ -75,7 +75,7 @@ def draw(dashboard: Path, source: Prometheus, picture: Path) -> None:
         _KINDS[panel["type"]](axes, panel, source)
         if panel["type"] in ("timeseries", "state-timeline"):
             axes.set_xlim(_time(source.start), _time(source.end))  # type: ignore[arg-type]
-            axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))  # type: ignore[no-untyped-call]
+            axes.xaxis.set_major_formatter(DateFormatter("%H:%M:%S"))  # type: ignore[no-untyped-call]
             for begin, end in spans:
                 axes.axvspan(begin, end, color="#B877D9", alpha=0.08, linewidth=0)  # type: ignore[arg-type]
     figure.savefig(picture, dpi=110)
@@ -124,7 +124,7 @@ def _curves(axes: Axes, panel: Mapping[str, Any], source: Prometheus) -> None:
         right.yaxis.set_major_formatter(_formatter(defaults["unit"]))
         axes.plot([], [], "--", color="#999999", label=name)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="upper left", fontsize=5.5, ncols=2, framealpha=0.6)
+        axes.legend(loc="upper left", fontsize=5.5, ncols=2, framealpha=0.8)
 
 
 def _number(axes: Axes, panel: Mapping[str, Any], source: Prometheus) -> None:
@@ -138,27 +138,30 @@ def _number(axes: Axes, panel: Mapping[str, Any], source: Prometheus) -> None:
 
 
 def _bars(axes: Axes, panel: Mapping[str, Any], source: Prometheus) -> None:
+    show = _shown(panel["fieldConfig"]["defaults"]["unit"])
     rows = [
         (_named(target["legendFormat"], labels), value)
         for target in panel["targets"]
         for labels, value in source.newest(target["expr"])
     ][::-1]
-    axes.barh([name for name, _ in rows], [value for _, value in rows], color="#5195CE", height=0.6)
-    axes.tick_params(axis="y", labelsize=5.5, pad=-2)
-    for label in axes.get_yticklabels():
-        label.set_horizontalalignment("left")
-    axes.xaxis.set_major_formatter(_formatter(panel["fieldConfig"]["defaults"]["unit"]))
+    axes.axis("off")
+    axes.barh(range(len(rows)), [value for _, value in rows], color="#5195CE", height=0.8, alpha=0.5)
+    for place, (name, value) in enumerate(rows):
+        axes.text(0.01, place, f"{name}  {show(value, None)}", transform=axes.get_yaxis_transform(), va="center")
 
 
 def _lanes(axes: Axes, panel: Mapping[str, Any], source: Prometheus) -> None:
     found = [row for target in panel["targets"] for row in source.series(target["expr"], target["legendFormat"])][:24]
-    step = (source.end - source.start) / 400
-    for lane, (_, times, values) in enumerate(reversed(found)):
-        for time, value in zip(times, values, strict=True):
-            colour = "#37872D" if value >= 1 else "#999999"
+    pause = 3 * max(1.0, (source.end - source.start) / 400)
+    for lane, (name, times, values) in enumerate(reversed(found)):
+        for place, (time, value) in enumerate(zip(times, values, strict=True)):
+            following = times[place + 1] if place + 1 < len(times) else time
+            width = min((following - time).total_seconds(), pause)
             begin = date2num(time)  # type: ignore[no-untyped-call]
-            axes.broken_barh([(begin, step / 86400 * 1.1)], (lane + 0.1, 0.8), color=colour)
-    axes.set_yticks([lane + 0.5 for lane in range(len(found))], [name for name, _, _ in reversed(found)], fontsize=5.5)
+            colour = "#73BF69" if value >= 1 else "#bbbbbb"
+            axes.broken_barh([(begin, width / 86400)], (lane + 0.1, 0.8), color=colour, linewidth=0.3)
+        axes.text(0.005, lane + 0.5, name, transform=axes.get_yaxis_transform(), va="center", fontsize=6)
+    axes.set_yticks([])
     axes.xaxis_date()
 
 

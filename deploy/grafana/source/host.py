@@ -56,12 +56,24 @@ def make() -> dashboard.Dashboard:
         ),
         series(
             "Active against expected objects",
-            "The kernel's own count of what exists (threads, open files, dentries) beside the objects that their "
-            "caches call active. A gap that stays is memory that the allocator holds on to: a shrink gives it back, "
-            "unless it leaks.",
+            "The kernel's own count of what exists (threads, open files) beside the objects that their caches call active. A gap that stays is memory that the allocator holds on to: a shrink gives it back, unless it leaks.",
             "none",
-            Query(f"{metric('slab_active_objects')} and {_KNOWN}", "{{cache}} active"),
-            Query(metric("slab_expected_objects"), "{{cache}} expected"),
+            Query(f"{metric('slab_active_objects', 'cache!=`dentry`')} and {_KNOWN}", "{{cache}} active"),
+            Query(metric("slab_expected_objects", "cache!=`dentry`"), "{{cache}} expected"),
+        ),
+        series(
+            "Dentries",
+            "The same for dentries, which are reclaimable: many of them are no fault, active ones that nobody counts would be.",
+            "none",
+            Query(f"{metric('slab_active_objects', 'cache=`dentry`')} and {_KNOWN}", "active"),
+            Query(metric("slab_expected_objects", "cache=`dentry`"), "expected"),
+        ),
+        series(
+            "In no cache",
+            "Slab minus the sum over all caches, over time.",
+            "bytes",
+            Query(metric("slab_unattributed_bytes"), "in no cache"),
+            least=None,
         ),
         series(
             "Largest caches",
