@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import textwrap
+from collections import Counter
 
 from deploy.prometheus.rules.daemon_alerts import DAEMON_ALERTS, STORM_ALERTS
 from deploy.prometheus.rules.declared import CLASS, Alert, Group, Record, Threshold, indented
 from deploy.prometheus.rules.memory_alerts import HOST_ALERTS, SERIES_ALERTS
-from deploy.prometheus.rules.recording import RECORDING
+from deploy.prometheus.rules.recording import QUIET, RECORDING
 from deploy.prometheus.rules.thresholds import THRESHOLDS
 
 ALERTING: tuple[Group, ...] = (
@@ -70,19 +72,22 @@ def table_of_alerts() -> str:
     return "\n".join(lines) + "\n"
 
 
+def table_of_series() -> str:
+    """Markdown for the README: what the recording rules add."""
+    each = Counter(record.per for record in records())
+    rows = (
+        ("host", f"{each['host']}, and `{QUIET}` at times"),
+        ("kernel release (and class)", str(each["release"])),
+        ("kernel release and slab cache", str(each["release and cache"])),
+        ("class of hosts", f"{len(THRESHOLDS)} thresholds"),
+    )
+    return "| for each | series recorded |\n|---|---|\n" + "".join(f"| {what} | {count} |\n" for what, count in rows)
+
+
 def _plain(summary: str) -> str:
-    for template, word in {
-        "{{ with $labels.instance }}on {{ . }}{{ else }}on all hosts{{ end }}": "on a host, or on all,",
-        " on {{ $labels.instance }}": "",
-        "{{ $labels.verdict }}": "`retained` or `pinned`",
-        "{{ $labels.release }}": "the same release",
-        "{{ $labels.cache }}": "(named)",
-        "{{ $labels.cgroup }}": "(named)",
-        "{{ $labels.collector }}": "(named)",
-    }.items():
-        summary = summary.replace(template, word)
-    assert "{{" not in summary, summary
-    return summary
+    # What a template says of all hosts or of one is left out; other labels are named.
+    summary = re.sub(r" ?(on )?(\{\{ with .*\{\{ end \}\}|\{\{ \$labels\.instance \}\})", "", summary)
+    return re.sub(r"\{\{ \$labels\.(\w+) \}\}", r"`\1`", summary)
 
 
 def _file(head: str, *groups: str) -> str:
