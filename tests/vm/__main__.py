@@ -1,0 +1,129 @@
+"""``python -m tests.vm``: prepare the parts, run one guest, or test the whole matrix of kernels."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tests.vm import images
+from tests.vm.cache import PROJECT, VmError, cache_directory, need_programs
+from tests.vm.debian import Apt, find_mirror
+from tests.vm.kernels import SUITES, fetch_kernel, kernel
+from tests.vm.machine import Guest, boot
+from tests.vm.payload import build_payload
+
+PROGRAMS = ("apt-get", "dpkg-deb", "debootstrap", "mke2fs", "cpio", "zstd", "lz4", "gzip", "xz")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    arguments = make_parser().parse_args(argv)
+    cache = cache_directory()
+    try:
+        match arguments.verb:
+            case "prepare":
+                prepare(cache, arguments.kernel or SUITES, systemd=not arguments.no_systemd, fresh=arguments.fresh)
+                return 0
+            case _:
+                return run_guest(cache, arguments)
+    except VmError as error:
+        print(f"tests.vm: {error}", file=sys.stderr)
+        return 1
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    ready = verbs.add_parser("prepare", help="download and build what is not in the cache yet")
+    ready.add_argument("--kernel", action="append", choices=SUITES, help="only these (default: all)")
+    ready.add_argument("--no-systemd", action="store_true", help="without the disk that systemd guests need")
+    ready.add_argument("--fresh", action="store_true", help="all of it once more: newer kernels, newer packages")
+    run = verbs.add_parser("run", help="boot one guest, and run a scenario or a command in it")
+    run.add_argument("--kernel", choices=SUITES, default="bookworm")
+    run.add_argument("--cgroup", choices=("v1", "v2"), default="v2")
+    run.add_argument("--systemd", action="store_true", help="systemd as PID 1, from the disk")
+    run.add_argument("--deadline", type=float, default=180, metavar="SECONDS")
+    run.add_argument("--memory", type=int, default=1024, metavar="MIB")
+    run.add_argument("--append", default="", metavar="OPTIONS", help="for the kernel's command line")
+    run.add_argument("--with", action="append", default=[], dest="more", metavar="PLACE=PATH",
+                     help="carry PATH into the guest, at /payload/PLACE")  # fmt: skip
+    run.add_argument("--out", type=Path, metavar="DIR", help="keep what the guest leaves in /out")
+    run.add_argument("--console", action="store_true", help="print the console too")
+    run.add_argument("command", nargs="+", help="a guest of tests/vm/guests by name, with arguments; or any command")
+    return parser
+
+
+def prepare(cache: Path, suites: Sequence[str], *, systemd: bool, fresh: bool = False) -> None:
+    """Make what is missing, and say what takes long."""
+    need_programs(PROGRAMS)
+    cache.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        for path in cache.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    missing = [suite for suite in suites if not (cache / "kernels" / suite / "kernel.json").exists()]
+    mirror = find_mirror()
+    if missing or not images.disk_initramfs(cache).exists():
+        apt = Apt(cache / "apt", mirror, tuple(missing))
+        apt.update()
+        if not images.disk_initramfs(cache).exists():
+            _timed("initramfs", partial(images.build_initramfs, cache, apt))
+        for suite in missing:
+            _timed(f"kernel of {suite}", partial(fetch_kernel, cache, apt, suite))
+    if systemd and not images.disk(cache).exists():
+        _timed("disk with systemd", partial(images.build_disk, cache, mirror))
+    for suite in suites:
+        print(f"{suite}: {kernel(cache, suite).release} ({kernel(cache, suite).version})")
+
+
+def run_guest(cache: Path, arguments: argparse.Namespace) -> int:
+    """One guest; its output and exit code are this program's."""
+    guest = Guest(
+        kernel(cache, arguments.kernel),
+        arguments.cgroup,
+        arguments.systemd,
+        memory_mib=arguments.memory,
+        options=arguments.append,
+    )
+    more = {place: Path(path) for place, _, path in (pair.partition("=") for pair in arguments.more)}
+    with tempfile.TemporaryDirectory(prefix="slabwatch-vm-") as name:
+        result = boot(
+            cache,
+            guest,
+            build_payload(cache, Path(name, "payload")),
+            command_of(arguments.command),
+            deadline=arguments.deadline,
+            out=arguments.out or Path(name, "out"),
+            more=more,
+        )
+    if arguments.console or result.code:
+        print(result.console, file=sys.stderr)
+    print(result.stdout, end="")
+    print(f"tests.vm: exit code {result.code} after {result.seconds:.1f} s", file=sys.stderr)
+    return result.code
+
+
+def command_of(words: Sequence[str]) -> list[str]:
+    """A guest's name becomes the command that starts it; anything else is a command already."""
+    guests = PROJECT / "tests/vm/guests"
+    if (guests / f"{words[0]}.py").exists():
+        return ["python3", "-m", f"tests.vm.guests.{words[0]}", *words[1:]]
+    if (guests / f"{words[0]}.sh").exists():
+        return ["sh", f"tests/vm/guests/{words[0]}.sh", *words[1:]]
+    return list(words)
+
+
+def _timed(what: str, make: Callable[[], object]) -> None:
+    started = time.monotonic()
+    print(f"{what} ...", file=sys.stderr, flush=True)
+    make()
+    print(f"{what}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
