@@ -190,15 +190,14 @@ def cgroup_series(root: Path) -> Iterator[tuple[Series, float]]:
         for column, name in (V1_FILES if is_v1 else V2_FILES).items():
             if (directory / name).exists() and (value := number(directory / name)) < UNLIMITED:
                 yield key(f"cgroup_{column}", cgroup=cgroup), value
-        if not is_v1:
+        if not is_v1 and (directory / "memory.stat").exists():  # memory may not be handed down to it
             stat = pairs(directory / "memory.stat")
             for column, name in V2_STAT.items():
                 if name in stat:
                     yield key(f"cgroup_{column}", cgroup=cgroup), stat[name]
             yield key("cgroup_kernel_bytes", cgroup=cgroup), kernel_bytes(directory)
-            if (directory / "cgroup.events").exists():
-                populated = pairs(directory / "cgroup.events")["populated"]
-                yield key("cgroup_populated", cgroup=cgroup), populated
+        if not is_v1 and (directory / "cgroup.events").exists():
+            yield key("cgroup_populated", cgroup=cgroup), pairs(directory / "cgroup.events")["populated"]
     yield key("cgroups"), len(directories)
     yield key("cgroups_omitted"), 0
     if is_v1:
@@ -208,7 +207,9 @@ def cgroup_series(root: Path) -> Iterator[tuple[Series, float]]:
         yield key("cgroups_dying"), int(counted[1]) - len(directories)
     else:
         yield key("cgroups_dying"), pairs(mount / "cgroup.stat")["nr_dying_descendants"]
-        yield key("cgroups_unpopulated_kernel_bytes"), unpopulated_kernel_bytes(mount)
+        # Told by nobody where the root is all that there is.
+        if any((directory / "cgroup.events").exists() for directory in directories):
+            yield key("cgroups_unpopulated_kernel_bytes"), unpopulated_kernel_bytes(mount)
 
 
 def kernel_bytes(directory: Path) -> int:
@@ -221,5 +222,5 @@ def unpopulated_kernel_bytes(directory: Path) -> int:
     """From the top down: an empty cgroup's figure has those of its descendants in it."""
     events = directory / "cgroup.events"
     if events.exists() and "populated 0" in events.read_text():
-        return kernel_bytes(directory)
+        return kernel_bytes(directory) if (directory / "memory.stat").exists() else 0
     return sum(unpopulated_kernel_bytes(path) for path in directory.iterdir() if path.is_dir())

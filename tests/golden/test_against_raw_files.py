@@ -17,7 +17,13 @@ from tests.hosts import HOSTS, STATES
 
 ALL = [f"{host}/{state}" for host in HOSTS for state in STATES]
 # Figures that no recorded host has: limits and failures, sockets' buffers, processes.
-MADE = ["made/plain-v1", "made/plain-v2", "made/v2-before-5-18"]
+MADE = [
+    "made/plain-v1",
+    "made/plain-v2",
+    "made/v2-before-5-18",
+    "made/v2-cgroup-without-memory",
+    "made/v2-memory-in-root-alone",
+]
 OWN = re.compile(r"slabwatch_(collector_.*|build_info|kernel_info|cgroup_kept_descriptors)")
 
 

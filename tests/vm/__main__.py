@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from tests.vm import images
+from tests.vm import document, images
 from tests.vm.cache import PROJECT, VmError, cache_directory, need_programs
 from tests.vm.debian import Apt, find_mirror
 from tests.vm.kernels import SUITES, fetch_kernel, kernel
 from tests.vm.machine import Guest, boot
+from tests.vm.matrix import SHORT, Cell, all_cells, record, results, run_cells
+from tests.vm.matrix import outcome as read_outcome
 from tests.vm.payload import build_payload
 
 PROGRAMS = ("apt-get", "dpkg-deb", "debootstrap", "mke2fs", "cpio", "zstd", "lz4", "gzip", "xz")
@@ -30,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "prepare":
                 prepare(cache, arguments.kernel or SUITES, systemd=not arguments.no_systemd, fresh=arguments.fresh)
                 return 0
-            case _:
+            case "run":
                 return run_guest(cache, arguments)
+            case _:
+                return run_matrix(cache, arguments)
     except VmError as error:
         print(f"tests.vm: {error}", file=sys.stderr)
         return 1
@@ -56,6 +60,12 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="keep what the guest leaves in /out")
     run.add_argument("--console", action="store_true", help="print the console too")
     run.add_argument("command", nargs="+", help="a guest of tests/vm/guests by name, with arguments; or any command")
+    matrix = verbs.add_parser("matrix", help="the scenarios on all kernels; then writes docs/kernels.md")
+    matrix.add_argument("--short", action="store_true", help="two kernels, one of them with systemd; writes nothing")
+    matrix.add_argument("--jobs", type=int, default=2, metavar="N", help="guests at one time")
+    matrix.add_argument("--settle", type=float, default=30.0, metavar="SECONDS", help="of the storms")
+    matrix.add_argument("--document", action="store_true", help="boot nothing: only write the page, from the last runs")
+    matrix.add_argument("cell", nargs="*", help="only these, by their names; writes nothing")
     return parser
 
 
@@ -106,6 +116,31 @@ def run_guest(cache: Path, arguments: argparse.Namespace) -> int:
     print(result.stdout, end="")
     print(f"tests.vm: exit code {result.code} after {result.seconds:.1f} s", file=sys.stderr)
     return result.code
+
+
+def run_matrix(cache: Path, arguments: argparse.Namespace) -> int:
+    """Every cell, whatever becomes of the others; 1 when a check did not hold."""
+    suites = tuple(dict.fromkeys(cell.suite for cell in SHORT)) if arguments.short else SUITES
+    prepare(cache, suites, systemd=True)
+    everything = SHORT if arguments.short else tuple(all_cells(cache))
+    chosen = tuple(cell for cell in everything if not arguments.cell or cell.name in arguments.cell)
+    if unknown := set(arguments.cell) - {cell.name for cell in chosen}:
+        raise VmError(f"no such cell: {', '.join(unknown)}. There are {', '.join(cell.name for cell in everything)}")
+    bad = 0
+    if not arguments.document:
+        for outcome in run_cells(cache, chosen, jobs=arguments.jobs, settle_seconds=arguments.settle):
+            held = f"{len(outcome.checks) - len(outcome.failed)} of {len(outcome.checks)} checks hold"
+            print(f"{outcome.cell.name}: {outcome.release}, {held}, {outcome.seconds:.0f} s", flush=True)
+            if outcome.failed:
+                bad += 1
+                print(outcome.stdout)
+                print((results(cache) / outcome.cell.name / "console").read_text()[-4000:])
+    if not arguments.short and not arguments.cell:
+        outcomes = [read_outcome(cache, cell) for cell in everything]
+        oldest, newest = (record(cache, Cell(suite, "v2")) for suite in (SUITES[0], SUITES[-1]))
+        document.write(outcomes, document.compare(oldest, newest))
+        print(f"written: {document.TARGET}")
+    return 1 if bad else 0
 
 
 def command_of(words: Sequence[str]) -> list[str]:

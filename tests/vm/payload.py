@@ -2,7 +2,7 @@
 
 site/      slabwatch and its dependencies, from requirements.lock, byte-compiled; on PYTHONPATH
 bin/       slabwatch and slabwatchctl; on PATH
-tests/vm/  the guests: python3 -m tests.vm.guests.<name>
+tests/     the guests: python3 -m tests.vm.guests.<name>; and what they share with other tests
 systemd/, deploy/, config.example.toml, README.md: as in the repository, where they are there
 """
 
@@ -21,7 +21,9 @@ WHEELS = ("--only-binary=:all:", "--implementation=cp", "--python-version=3.11",
           "--platform=manylinux_2_28_x86_64")  # fmt: skip
 # Needed to build, not to run; and pip's copies of programs, which name this host's Python.
 NOT_NEEDED = ("hatchling", "pathspec", "pluggy", "tomlkit", "trove_classifiers", "packaging", "bin")
-CARRIED = ("systemd", "deploy", "config.example.toml", "README.md", "tests/__init__.py", "tests/vm")
+CARRIED = ("systemd", "deploy", "config.example.toml", "README.md", "tests")
+# Recorded hosts and their outputs: large, and a guest is a host of its own.
+LEFT_OUT = ("__pycache__", "fixtures", "made", "*-cgroup-v?")
 
 
 def build_payload(cache: Path, target: Path) -> Path:
@@ -32,7 +34,7 @@ def build_payload(cache: Path, target: Path) -> Path:
         source, goal = PROJECT / name, target / name
         goal.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, goal, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, goal, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_OUT))
         elif source.exists():
             shutil.copyfile(source, goal)
     compile_all(cache, target / "site/slabwatch", target / "tests")
