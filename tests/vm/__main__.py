@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ PROGRAMS = ("apt-get", "dpkg-deb", "debootstrap", "mke2fs", "cpio", "zstd", "lz4
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
     arguments = make_parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that it cleans up
     cache = cache_directory()
     try:
         match arguments.verb:
@@ -77,16 +79,15 @@ def prepare(cache: Path, suites: Sequence[str], *, systemd: bool, fresh: bool = 
         for path in cache.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     missing = [suite for suite in suites if not (cache / "kernels" / suite / "kernel.json").exists()]
-    mirror = find_mirror()
     if missing or not images.disk_initramfs(cache).exists():
-        apt = Apt(cache / "apt", mirror, tuple(missing))
+        apt = Apt(cache / "apt", find_mirror(), tuple(missing))
         apt.update()
         if not images.disk_initramfs(cache).exists():
             _timed("initramfs", partial(images.build_initramfs, cache, apt))
         for suite in missing:
             _timed(f"kernel of {suite}", partial(fetch_kernel, cache, apt, suite))
     if systemd and not images.disk(cache).exists():
-        _timed("disk with systemd", partial(images.build_disk, cache, mirror))
+        _timed("disk with systemd", partial(images.build_disk, cache, find_mirror()))
     for suite in suites:
         print(f"{suite}: {kernel(cache, suite).release} ({kernel(cache, suite).version})")
 

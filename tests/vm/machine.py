@@ -5,6 +5,7 @@ Four serial ports: the console, the command's output, /out as a tar file, and th
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -31,6 +32,7 @@ SYSTEMD_OPTIONS = (
     "udev.log_level=3"
 )
 TIMED_OUT, DIED = 124, 125
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,9 @@ def boot(
         started = time.monotonic()
         errors = directory / "errors"
         with open(errors, "wb") as file:
-            process = subprocess.Popen(
-                _qemu(cache, guest, initramfs, directory), stdin=subprocess.DEVNULL, stdout=file, stderr=file
-            )
+            qemu = _qemu(cache, guest, initramfs, directory)
+            process = subprocess.Popen(qemu, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        _running.add(process)
         try:
             process.wait(deadline)
             code = _exit_code(directory / "port3")
@@ -87,16 +89,24 @@ def boot(
         finally:
             process.kill()
             process.wait()
+            _running.discard(process)
         _unpack(directory / "port2", out)
         console = _text(directory / "port0") + _text(errors)
         return Result(code, _text(directory / "port1"), console, time.monotonic() - started)
+
+
+def end_all() -> None:
+    """Switch all of them off: whoever waits for one learns that it died."""
+    for process in tuple(_running):
+        process.kill()
 
 
 def _qemu(cache: Path, guest: Guest, initramfs: Path, directory: Path) -> list[str]:
     options = [KERNEL_OPTIONS, f"slabwatch.cgroup={guest.cgroup}", guest.options]
     if guest.systemd:
         options += [SYSTEMD_OPTIONS, f"systemd.unified_cgroup_hierarchy={int(guest.cgroup == 'v2')}"]
-    command = [QEMU, *ACCELERATOR, "-smp", str(guest.cpus), "-m", str(guest.memory_mib), "-nodefaults",
+    command = ["setpriv", "--pdeathsig", "KILL",  # so that none outlives this program, however that ends
+               QEMU, *ACCELERATOR, "-smp", str(guest.cpus), "-m", str(guest.memory_mib), "-nodefaults",
                "-no-user-config", "-display", "none", "-no-reboot", "-kernel", str(guest.kernel.image),
                "-initrd", str(initramfs), "-append", " ".join(filter(None, options))]  # fmt: skip
     for port in range(4):
@@ -138,8 +148,8 @@ def _initramfs(
 
 
 def _exit_code(port: Path) -> int:
-    told = _text(port).strip()
-    return int(told.removeprefix("code=")) if told.startswith("code=") else DIED
+    told = re.fullmatch(r"code=(\d+)\s*", _text(port))
+    return int(told[1]) if told else DIED
 
 
 def _text(file: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.vm.cache import VmError
 from tests.vm.kernels import SUITES, Kernel, kernel
-from tests.vm.machine import Guest, boot
+from tests.vm.machine import Guest, boot, end_all
 from tests.vm.payload import build_payload
 
 # 5,000 tasks of 160 KiB each are forecast, and a tenth of the memory must stay free.
@@ -91,8 +91,12 @@ def run_cells(cache: Path, cells: Sequence[Cell], *, jobs: int, settle_seconds: 
         payload = build_payload(cache, Path(name, "payload"))
         with ThreadPoolExecutor(jobs) as pool:
             runs = [pool.submit(_run_cell, cache, payload, cell, settle_seconds) for cell in cells]
-            for run in runs:
-                yield run.result()
+            try:
+                for run in runs:
+                    yield run.result()
+            finally:  # on a signal too: those that have not begun never do, the others end now
+                pool.shutdown(wait=False, cancel_futures=True)
+                end_all()
 
 
 def _run_cell(cache: Path, payload: Path, cell: Cell, settle_seconds: float) -> Outcome:
