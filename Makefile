@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench lock clean
+.PHONY: run test lint bench vm vm-short lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -32,6 +32,13 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+# Real kernels in virtual machines: all of them, and the page in docs/; or two, one of them under systemd. As root.
+vm: $(VENV)/.dev
+	$(BIN)/python -m tests.vm matrix
+
+vm-short: $(VENV)/.dev
+	$(BIN)/python -m tests.vm matrix --short --settle 15
 
 # New versions of everything; look at the difference before it is committed.
 lock: $(VENV)/.dev
