@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench lock clean
+.PHONY: run test lint bench docs lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -32,6 +32,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+# Man pages, docs/metrics.md, the manifests: all that is made from declarations. A test says when they are old.
+docs: $(VENV)/.dev
+	$(BIN)/python -m tests.generate
 
 # New versions of everything; look at the difference before it is committed.
 lock: $(VENV)/.dev
