@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench vm vm-short lock clean
+.PHONY: run test lint bench vm vm-short docs deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -39,6 +39,18 @@ vm: $(VENV)/.dev
 
 vm-short: $(VENV)/.dev
 	$(BIN)/python -m tests.vm matrix --short --settle 15
+
+# Man pages, docs/metrics.md, the manifests: all that is made from declarations. A test says when they are old.
+docs: $(VENV)/.dev
+	$(BIN)/python -m tests.generate
+
+# A Debian package for this distribution's own Python, in dist/.
+deb: $(VENV)/.run
+	BUILD=$(BIN)/python deploy/debian/build.sh
+
+# Builds and installs the packages for real, in a Debian of its own: root, mmdebstrap, a package mirror; minutes.
+test-packages: $(VENV)/.dev
+	SLABWATCH_TEST_PACKAGES=1 $(BIN)/python -m pytest tests/packages
 
 # New versions of everything; look at the difference before it is committed.
 lock: $(VENV)/.dev
