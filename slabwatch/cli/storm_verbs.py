@@ -36,6 +36,7 @@ WISHES = {
     "hold": "hold_seconds",
     "settle": "settle_seconds",
     "shrink": "shrink",
+    "pressure": "pressure",
     "ttl": "ttl_seconds",
 }
 
