@@ -107,10 +107,15 @@ def examine(
     floor = max(pressure_floor_ratio, min_available_ratio + PRESSURE_MARGIN_RATIO)
     floor_bytes = int(floor * (_meminfo(root, "MemTotal") or 0))
     pids_parent, why_not = find_pids_parent(root, hierarchy, parent)
+    limiting = (
+        (hierarchy.mount_point, directory)
+        if hierarchy.version == 2
+        else (find_pids_hierarchy(root) if pids_parent else "", pids_parent)
+    )
     checks = (
         _privileges(root, hierarchy, directory),
         *_memory(root, hierarchy, directory, memory, min_available_ratio),
-        *_pids(root, hierarchy, pids_parent, plan),
+        *_pids(root, plan, *limiting),
         _pids_limit(plan, pids_parent, why_not),
         *_cgroup_ids(root, hierarchy, plan),
         *_programs(plan),
@@ -241,7 +246,7 @@ def _rooms(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) -> Iter
             yield path, limit_file, max(0, limit - usage)
 
 
-def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, pids_parent: str, plan: Plan) -> Iterator[Check]:
+def _pids(root: KernelRoot, plan: Plan, mount_point: str, directory: str) -> Iterator[Check]:
     # A shell and its sleep, for each script; one worker a CPU and the engine.
     needed = plan.live_tasks * (2 if plan.kind == "shell" else 1) + workers_of(plan) + 1
     try:
@@ -258,10 +263,7 @@ def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, pids_parent: str, plan: 
                 f"({threads} threads now, {SPARE_PIDS} kept for others)"
             )
             yield Check(file, needed <= room, "lack_of_pids", text, needed, room)
-    if not pids_parent:
-        return
-    mount = hierarchy.mount_point if hierarchy.version == 2 else find_pids_hierarchy(root)
-    for path in _ancestors(mount, pids_parent):
+    for path in _ancestors(mount_point, directory) if directory else ():
         limit = _limit(root, f"{path}/pids.max")
         if limit is not None:
             room = max(0, limit - (_limit(root, f"{path}/pids.current") or 0))
