@@ -33,7 +33,7 @@ def status_page(status: Status) -> Page:
         ("storm", _storm_words(storm["enabled"], storm["running"])),
     ]
     if storm["recovering"]:
-        rows.append(("recovering", f"no storm can begin yet: the daemon removes {storm['recovering']}"))
+        rows.append(("recovering", f"no storm can begin yet: the daemon sees to {storm['recovering']}"))
     if storm["leftover_cgroups"]:
         rows.append(
             ("leftover", f"{many(storm['leftover_cgroups'], 'cgroup')} of earlier storms could not be removed yet")

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from slabwatch.storm import lifecycle, limits, pressure, worker
-from slabwatch.storm.oom import oom_kills
+from slabwatch.storm.oom import oom_kills, times
 
 DRAIN_SECONDS = 20.0
 REMOVE_SECONDS = 30.0
@@ -169,8 +169,8 @@ class Engine:
         if dead:
             if kills := oom_kills([self.root, *lifecycle.own_children(self.root)], self.setup.version):
                 raise MemoryLimitReached(
-                    f"the OOM killer struck {kills} times in the storm's own cgroups, whose memory limit is "
-                    f"{self.setup.limit_bytes} bytes; a worker ended with status {dead[0]}"
+                    f"the OOM killer struck {times(kills)} in the storm's own cgroups: their memory limit of "
+                    f"{self.setup.limit_bytes} bytes was reached, and a worker ended with status {dead[0]}"
                 )
             raise RuntimeError(f"a worker ended with status {dead[0]}")
         if not self._loaded_told and all(child.report.loaded for child in self._children):

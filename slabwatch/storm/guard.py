@@ -9,7 +9,7 @@ from typing import TypeVar
 from slabwatch.errors import KernelParseError, SourceUnavailable
 from slabwatch.host.root import KernelRoot
 from slabwatch.storm import lifecycle
-from slabwatch.storm.oom import oom_kills
+from slabwatch.storm.oom import oom_kills, times
 from slabwatch.watch.sample import Sample
 
 Figure = TypeVar("Figure")
@@ -75,10 +75,10 @@ class Guard:
             return ""
         own = vitals.own_oom_kills
         if own is None:
-            return f"the OOM killer struck {kills} times since the storm began"
+            return f"the OOM killer struck {times(kills)} since the storm began"
         if own:
-            return f"the OOM killer struck {own} times in the storm's own cgroups: its memory limit was reached"
-        return f"the OOM killer struck {kills} times outside of the storm since it began"
+            return f"the OOM killer struck {times(own)} in the storm's own cgroups: their memory limit was reached"
+        return f"the OOM killer struck {times(kills)} outside of the storm since it began"
 
 
 class Pulse:
@@ -95,10 +95,11 @@ class Pulse:
         self._kept = kept
 
     def feel(self, sample: Sample, lag_seconds: float, tasks_failed: int, pressure_oom_kills: int) -> Vitals:
-        """Two small files of /proc; more of them once the OOM killer has struck. The storm's cgroups are looked at
-        after the host, so that no kill of theirs is taken for somebody else's.
+        """Two small files of /proc, and those of the storm's cgroups once the OOM killer has struck.
 
-        ``pressure_oom_kills``: those that have been told already."""
+        The cgroups come after the host, so that no kill in them is taken for somebody else's.
+        ``pressure_oom_kills``: those that have been told already.
+        """
         kills = read_oom_kills(self._root)
         own = None
         if kills != self.oom_kills:

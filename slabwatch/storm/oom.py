@@ -18,6 +18,11 @@ def oom_kills(directories: Iterable[str], version: int) -> int | None:
     return sum(counts) if counts else None
 
 
+def times(count: int) -> str:
+    """In words."""
+    return "once" if count == 1 else f"{count} times"
+
+
 def event(path: str, key: str) -> int:
     """One row of a file of keys and numbers; -1 when the file or the row is not there."""
     try:

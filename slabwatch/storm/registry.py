@@ -45,7 +45,7 @@ class StormRegistry:
         metrics: OwnMetrics,
     ) -> None:
         self.running: StormRun | None = None
-        self.recovering = ""  # what is being removed of earlier storms, in words
+        self.recovering = ""  # what a new storm has to wait for, in words
         self._left: dict[str, str] = {}
         self._root = root
         self._config = config
@@ -87,7 +87,7 @@ class StormRegistry:
         try:
             found = await asyncio.to_thread(self._find_roots)
             if found:
-                self.recovering = f"what earlier storms have left ({', '.join(found[:3])})"
+                self.recovering = f"what is there of earlier storms ({', '.join(found[:3])})"
                 log.warning("storm_leftovers_found", extra={"fields": {"paths": found, "deadline": RECOVER_SECONDS}})
             swept = await asyncio.to_thread(self._sweep, RECOVER_SECONDS)
         except (SourceUnavailable, KernelParseError, OSError) as error:
@@ -141,7 +141,7 @@ class StormRegistry:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._recovered.wait()
         except TimeoutError:
-            does = f"removes {self.recovering}" if self.recovering else "reads the records of earlier storms"
+            does = f"sees to {self.recovering}" if self.recovering else "reads the records of earlier storms"
             text = f"the daemon has just started, and first {does}: try again in {RECOVER_SECONDS:g} s at most"
             raise StormRejected("recovering", text, retry_seconds=RECOVER_SECONDS) from None
 

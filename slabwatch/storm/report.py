@@ -89,14 +89,14 @@ def _head(record: Mapping[str, Any]) -> str:
 
 
 def _pressure(step: Mapping[str, Any]) -> list[str]:
-    counts = (
-        ("times at the limit", step["limit_hits"]),
-        ("OOM kills", step["oom_kills"]),
-        ("pages", step["pages_scanned"]),
-        ("slab objects scanned by the kernel", step["slab_objects_scanned"]),
+    hits, kills, pages, objects = (
+        _known(step[key]) for key in ("limit_hits", "oom_kills", "pages_scanned", "slab_objects_scanned")
     )
-    told = ", ".join(f"{_known(count)} {what}" for what, count in counts)
-    return [f"  pressure  {pressure_step(step)}, {step['seconds']:.1f} s", f"            {told}"]
+    return [
+        f"  pressure  {pressure_step(step)}, {step['seconds']:.1f} s",
+        f"            limit met {hits} times, OOM kills {kills}; the kernel looked through {pages} pages and {objects} "
+        "slab objects",
+    ]
 
 
 def _state(heading: str, snapshot: Mapping[str, Any]) -> str:
