@@ -138,6 +138,13 @@ class Storm(Section):
     min_available_ratio: Annotated[float, Field(ge=0.01, le=0.95)] = Field(
         0.10, description="MemAvailable / MemTotal that must be left: forecast before, watched during the storm."
     )
+    pressure_host: bool = Field(
+        False,
+        description="Let a storm with --pressure use up memory outside of its own cgroup too, down to the floor below.",
+    )
+    pressure_floor_ratio: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
+        0.20, description="MemAvailable / MemTotal that such pressure leaves; never less than min_available_ratio."
+    )
     keep_records: int = Field(100, ge=1, le=10_000, description="Finished storms kept in the state directory.")
 
 

@@ -137,6 +137,13 @@ def _add_storm(verbs: Any) -> None:
     add("--hold", type=_seconds, metavar="S", help="seconds to keep the tasks alive after the last has started")
     add("--settle", type=_seconds, metavar="S", help="seconds to wait after the last task has gone")
     add("--shrink", action=argparse.BooleanOptionalAction, help="shrink after that, to tell retained from pinned")
+    add(
+        "--pressure",
+        action="store_const",
+        const=True,
+        help="use up memory in the storm's own cgroup after the settle time, until the kernel gives no more, to see "
+        "whether it gives slabs back for that; then on the host too, where storm.pressure_host allows it",
+    )
     add("--ttl", type=_seconds, metavar="S", help="most seconds that the storm may take")
     mode = storm.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="only say what would be done, and whether it may be")

@@ -36,6 +36,7 @@ WISHES = {
     "hold": "hold_seconds",
     "settle": "settle_seconds",
     "shrink": "shrink",
+    "pressure": "pressure",
     "ttl": "ttl_seconds",
 }
 
@@ -197,7 +198,7 @@ async def _record(client: ControlClient, name: str) -> dict[str, Any]:
 
 
 def _record_in(path: str) -> dict[str, Any]:
-    from slabwatch.storm.compare import record_of
+    from slabwatch.storm.record_form import record_of
 
     try:
         return record_of(Path(path).read_bytes())
@@ -314,6 +315,11 @@ async def _ask_to_stop(client: ControlClient, storm_id: str, progress: Progress)
 def judge(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:
     """The exit code of a storm that has ended."""
     verdict = (record["verdict"] or {}).get("class", "inconclusive")
+    left = record["cgroups"]["leftover"]
+    if left:
+        named = ", ".join(list(record["cgroups"].get("left", {}))[:3])
+        screen.say(f"The storm has left {many(left, 'cgroup')} behind: {named or 'see the report'}.")
+        return Exit.UNTRUSTED
     if record["outcome"] == "completed" and verdict == expect:
         return Exit.DONE
     if record["outcome"] != "completed" or verdict == "inconclusive":

@@ -32,6 +32,8 @@ def status_page(status: Status) -> Page:
         *_collector_rows(status["collectors"]),
         ("storm", _storm_words(storm["enabled"], storm["running"])),
     ]
+    if storm["recovering"]:
+        rows.append(("recovering", f"no storm can begin yet: the daemon sees to {storm['recovering']}"))
     if storm["leftover_cgroups"]:
         rows.append(
             ("leftover", f"{many(storm['leftover_cgroups'], 'cgroup')} of earlier storms could not be removed yet")

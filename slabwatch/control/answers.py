@@ -42,6 +42,7 @@ class StormState(TypedDict):
     enabled: bool
     running: RunningStorm | None
     leftover_cgroups: int
+    recovering: str  # what a new storm has to wait for; "" when for nothing
 
 
 class ShrinkState(TypedDict):

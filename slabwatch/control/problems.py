@@ -22,6 +22,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unknown_cache": (404, "No such cache"),
     "wrong_method": (405, "This path does not take this method"),
     "storm_running": (409, "A storm is running"),
+    "recovering": (409, "The daemon still sees to earlier storms"),
     "shrink_running": (409, "A shrink is running"),
     "stopping": (409, "The daemon is stopping"),
     "too_large": (413, "The body is too large"),

@@ -82,6 +82,7 @@ class _Look:
                 "enabled": config.storm.enabled,
                 "running": storm_view(running, now) if running else None,
                 "leftover_cgroups": services.storms.leftover_cgroups,
+                "recovering": services.storms.recovering,
             },
             "shrink": {"enabled": config.shrink.enabled},
             "metrics_url": facts["metrics_url"],

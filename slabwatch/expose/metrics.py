@@ -181,6 +181,11 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Growth of slab memory that stayed after the last storm's tasks had gone, before any shrink.",
     ),
     Metric("storm_last_pinned_bytes", "gauge", "What was left of the last storm's growth after a shrink."),
+    Metric(
+        "storm_last_released_by_pressure_bytes",
+        "gauge",
+        "What went back under memory pressure after the last storm, if there was any.",
+    ),
     Metric("storm_last_released_by_shrink_bytes", "gauge", "What a shrink gave back after the last storm."),
     Metric("storm_last_verdict", "gauge", "1 for the class of the last storm's verdict, else 0.", ("verdict",)),
     Metric("storm_last_end_timestamp_seconds", "gauge", "Unix time at which the last storm ended."),

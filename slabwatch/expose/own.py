@@ -77,7 +77,7 @@ class OwnMetrics:
     def set_last_storm(self, record: Mapping[str, Any]) -> None:
         """Shows a record as the last storm without counting it, as after a restart of the daemon."""
         verdict = record.get("verdict") or {}
-        for figure in ("retained_bytes", "pinned_bytes", "released_by_shrink_bytes"):
+        for figure in ("retained_bytes", "released_by_pressure_bytes", "released_by_shrink_bytes", "pinned_bytes"):
             self._set_or_drop(f"storm_last_{figure}", verdict.get(figure))
         self._set_or_drop("storm_last_end_timestamp_seconds", _end_of(record))
         for known in VERDICT_CLASSES:

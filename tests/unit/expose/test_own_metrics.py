@@ -21,6 +21,7 @@ RECORD: dict[str, Any] = {
     "verdict": {
         "class": "retained",
         "retained_bytes": 1_178_000_000,
+        "released_by_pressure_bytes": 4_000_000,
         "released_by_shrink_bytes": 1_082_000_000,
         "pinned_bytes": 96_000_000,
     },
@@ -59,6 +60,7 @@ def test_at_the_start(shown: Any) -> None:
         "storm_leftover_cgroups",
         "storm_last_retained_bytes",
         "storm_last_pinned_bytes",
+        "storm_last_released_by_pressure_bytes",
         "storm_last_released_by_shrink_bytes",
         "storm_last_verdict",
         "storm_last_end_timestamp_seconds",
@@ -125,6 +127,7 @@ def test_finished_storms(shown: Any) -> None:
     assert shown(own, "storm_last_retained_bytes") == {"": 1_178_000_000}
     assert shown(own, "storm_last_released_by_shrink_bytes") == {"": 1_082_000_000}
     assert shown(own, "storm_last_pinned_bytes") == {"": 96_000_000}
+    assert shown(own, "storm_last_released_by_pressure_bytes") == {"": 4_000_000}
     assert shown(own, "storm_last_end_timestamp_seconds") == {"": 1_700_000_102.5}
     assert shown(own, "storm_last_verdict") == {"released": 0, "retained": 1, "pinned": 0, "inconclusive": 0}
 
@@ -135,6 +138,7 @@ def test_finished_storms(shown: Any) -> None:
     assert shown(own, "storms_total") == {"completed": 1, "aborted": 1, "stopped": 0, "failed": 0}
     assert shown(own, "storm_last_retained_bytes") == {"": 5}
     assert shown(own, "storm_last_released_by_shrink_bytes") == shown(own, "storm_last_pinned_bytes") == {}
+    assert shown(own, "storm_last_released_by_pressure_bytes") == {}
     assert shown(own, "storm_last_end_timestamp_seconds") == {"": 1_700_000_001}
     assert shown(own, "storm_last_verdict") == {"released": 0, "retained": 0, "pinned": 0, "inconclusive": 1}
 
