@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -15,7 +16,11 @@ from aiohttp import web
 from slabwatch import config as configuration
 from slabwatch import logs
 from slabwatch.config import Config
+from slabwatch.control.audit import AuditLog
+from slabwatch.control.audit_file import AuditFile
 from slabwatch.control.listen import UnixRunner, start_unix
+from slabwatch.control.lock import MaintenanceSwitch
+from slabwatch.control.remote import TlsDoor
 from slabwatch.control.server import make_app as make_control_app
 from slabwatch.control.services import Services
 from slabwatch.errors import ConfigError, StormRejected
@@ -26,7 +31,7 @@ from slabwatch.expose.page import MetricsPage
 from slabwatch.host.facts import read_facts
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult, shrink
-from slabwatch.storm.doctor import examine
+from slabwatch.storm.doctor import config_file, examine
 from slabwatch.storm.registry import StormRegistry
 from slabwatch.watch.collect import Collectors
 from slabwatch.watch.derive import Derived
@@ -36,6 +41,7 @@ from slabwatch.watch.sampler import Sampler
 # The engine's own deadlines for draining and removing are inside this one.
 STORM_STOP_SECONDS = 60.0
 SERVERS_STOP_SECONDS = 5.0
+AUDIT_STOP_SECONDS = 2.0
 # What a reload can not change: the key's section and name.
 _FIXED = (
     ("metrics", "listen"),
@@ -73,15 +79,26 @@ class Daemon:
         self._page = MetricsPage(self._own, selection=CacheSelection.from_config(config.caches))
         self._collectors = Collectors(root, config)
         self._sampler = Sampler(self._collectors.collect, self._publish, config.poll.interval_seconds)
-        self._storms = StormRegistry(root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own)
+        state = config.state_directory()
+        self._audit = AuditLog(AuditFile(state, lambda: self.config.audit))
+        self._switch = MaintenanceSwitch(state, self._own.set_locked)
+        self._switch.read()
+        self._tls: TlsDoor | None = None
+        self._storms = StormRegistry(
+            root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own, self._why_locked
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ConfigError when an address or the socket can not be used."""
         self._watch_signals()
-        servers: list[web.AppRunner] = []
+        self._audit.start()
+        for finding in self._config_findings():
+            log.warning("config_not_safe", extra={"fields": finding})
+        servers: list[web.AppRunner | TlsDoor] = []
         try:
             servers.append(await self._serve_metrics())
-            servers.append(await self._serve_control())
+            servers.append(control := await self._serve_control())
+            servers.append(await self._serve_remote(control))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     _named(group, "sampler", self._sampler.run()),
@@ -99,6 +116,7 @@ class Daemon:
         finally:
             for server in reversed(servers):
                 await self._stage("servers", server.cleanup(), SERVERS_STOP_SECONDS)
+            await self._stage("audit", asyncio.to_thread(self._audit.close, AUDIT_STOP_SECONDS), AUDIT_STOP_SECONDS)
             log.info("stopped")
 
     def _watch_signals(self) -> None:
@@ -150,12 +168,27 @@ class Daemon:
             sampler=self._sampler,
             storms=self._storms,
             shrinker=self,
-            examine=lambda: examine(self._root, self.config),
+            examine=lambda: [*self._config_findings(), *examine(self._root, self.config)],
             reload=self.reload,
             facts=self._describe,
+            audit=self._audit,
+            switch=self._switch,
         )
         control = self.config.control
         return await start_unix(make_control_app(services), self.config.socket_path(), control.owner, control.group)
+
+    async def _serve_remote(self, control: UnixRunner) -> TlsDoor:
+        assert control.server is not None
+        self._tls = TlsDoor(control.server, self._audit.refused_at_tls_door)
+        await self._tls.apply(self.config.remote)
+        return self._tls
+
+    def _config_findings(self) -> list[dict[str, Any]]:
+        """What is wrong with who may change the configuration. Blocking."""
+        return config_file(self._config_path) if self._config_path and os.geteuid() == 0 else []
+
+    def _why_locked(self) -> str | None:
+        return str(self._switch.held) if self._switch.held else None
 
     def _describe(self) -> dict[str, Any]:
         return {
@@ -163,12 +196,14 @@ class Daemon:
             "started_at": self._started_at,
             "metrics_url": self._metrics_url,
             "socket": str(self.config.socket_path()),
+            "remote_url": self._tls.url if self._tls else "",
             "kernel": self._facts.as_dict(),
         }
 
     def _publish(self, sample: Sample, derived: Derived) -> None:
         overruns = self._sampler.overruns
         self._own.polled(overruns - self._overruns_told)
+        self._own.audit_lost(self._audit.lost)
         self._overruns_told = overruns
         self._page.publish(sample, derived)
 
@@ -210,6 +245,8 @@ class Daemon:
             self.state = "RELOADING"
         try:
             new = await asyncio.to_thread(configuration.load, self._config_path)
+            if self._tls is not None:
+                await self._tls.apply(new.remote)
         except ConfigError:
             self._own.set_reload(False)
             raise

@@ -62,6 +62,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_id(_add_verb(verbs, "follow", "follow a storm to its end; Ctrl-C leaves it running"), "the running one")
     shrink = _add_verb(verbs, "shrink", "give empty slabs back to the kernel, and say how much that was")
     shrink.add_argument("caches", nargs="*", metavar="CACHE", help="caches to shrink (default: all)")
+    lock = _add_verb(verbs, "lock", "lock storms and shrinks for maintenance, until they are unlocked")
+    lock.add_argument("--reason", required=True, metavar="TEXT", help="what whoever is refused is told")
+    lock.add_argument("--stop", action="store_true", help="stop the running storm too")
+    _add_verb(verbs, "unlock", "allow storms and shrinks again")
+    audit = _add_verb(verbs, "audit", "who asked for what, by which door, and what became of it; newest first")
+    audit.add_argument("--limit", type=_at_least_1, metavar="N", help="lines, at most 10,000 (default: 100)")
     completion = _add_verb(verbs, "completion", "print a completion script for a shell")
     completion.add_argument("shell", choices=SHELLS, help="eval its output, or save it where the shell looks")
     return parser

@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = configuration.load(arguments.config)
         if arguments.check_config:
+            _check_files(config)
             print(f"{arguments.config or 'built-in defaults'}: ok")
             return Exit.DONE
         if arguments.print_config:
@@ -63,6 +64,14 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--example-config", action="store_true", help="print the defaults with comments, and end")
     parser.add_argument("--version", action="version", version=f"slabwatch {__version__}")
     return parser
+
+
+def _check_files(config: Config) -> None:
+    """What the configuration names must be there too. Raises ConfigError."""
+    if config.remote.listen:
+        from slabwatch.control.tls import server_context
+
+        server_context(config.remote)
 
 
 def _once(config: Config, root: str, textfile: Path | None) -> int:

@@ -49,10 +49,18 @@ class ShrinkState(TypedDict):
     enabled: bool
 
 
+class LockState(TypedDict):
+    reason: str
+    by: str | None
+    since: float | None
+
+
 class You(TypedDict):
-    uid: int
     user: str
+    uid: int | None  # of a local user
+    door: str
     role: str
+    may: list[str]
 
 
 class Status(TypedDict):
@@ -66,8 +74,10 @@ class Status(TypedDict):
     collectors: list[CollectorState]
     storm: StormState
     shrink: ShrinkState
+    lock: LockState | None
     metrics_url: str
     socket: str
+    remote_url: str
     you: You
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import aiohttp
 
+from slabwatch.control.tls_client import tls_failure
 from slabwatch.control.transports import transport_to
 from slabwatch.errors import ControlError
 
@@ -19,10 +20,10 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 class ControlClient:
-    """``async with ControlClient(target) as client``; target as in ``slabwatchctl --host``."""
+    """``async with ControlClient(target, settings) as client``; both as in ``transports.transport_to``."""
 
-    def __init__(self, target: str | None = None) -> None:
-        self._transport = transport_to(target)
+    def __init__(self, target: str | None = None, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._transport = transport_to(target, settings)
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -89,6 +90,9 @@ class ControlClient:
         return self._session
 
     def _unreachable(self, error: Exception) -> ControlError:
+        told = tls_failure(self.name, error)
+        if told is not None:
+            return told
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(cause, PermissionError):
             return ControlError(

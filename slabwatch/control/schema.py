@@ -55,5 +55,16 @@ class ShrinkRequest(Request):
     caches: Annotated[list[Word], Field(max_length=1000)] = []
 
 
+class LockRequest(Request):
+    """``POST /v1/lock``; ``stop`` ends the running storm too."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    stop: bool = False
+
+
+class UnlockRequest(Request):
+    """``POST /v1/unlock``: nothing to choose."""
+
+
 class ReloadRequest(Request):
     """``POST /v1/reload``: nothing to choose."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import aiohttp
 
 from slabwatch.config import default_socket
+from slabwatch.control.tls_client import client_context, https_address
 from slabwatch.errors import ControlError
 
 SYSTEM_SOCKET = Path("/run/slabwatch/slabwatch.sock")
@@ -26,8 +28,11 @@ class Transport:
     start_hint: str = ""
 
 
-def transport_to(target: str | None) -> Transport:
-    """The transport for a TARGET; None or "": $SLABWATCH_HOST, else the local socket. Raises ControlError."""
+def transport_to(target: str | None, settings: Mapping[str, str] = MappingProxyType({})) -> Transport:
+    """The transport for a TARGET; None or "": $SLABWATCH_HOST, else the local socket. Raises ControlError.
+
+    ``settings`` may hold ``ca``, ``cert`` and ``key`` (paths, for https).
+    """
     target = target or os.environ.get("SLABWATCH_HOST")
     if not target:
         return _unix(local_socket())
@@ -38,11 +43,11 @@ def transport_to(target: str | None) -> Transport:
                 f"{target}: the path must be absolute: unix:///run/slabwatch/slabwatch.sock", code="bad_target"
             )
         return _unix(Path(path))
-    if target.startswith(("ssh://", "https://")):
+    if target.startswith("https://"):
+        return _https(target, settings)
+    if target.startswith("ssh://"):
         raise ControlError(
-            f"{target}: this release reaches the local daemon only; remote hosts come with the remote release. "
-            f"Until then: ssh HOST slabwatchctl ...",
-            code="bad_target",
+            f"{target}: this release has no ssh of its own yet: ssh HOST slabwatchctl ...", code="bad_target"
         )
     raise ControlError(
         f"{target}: not a target: use unix:///path/to/slabwatch.sock, or leave it out", code="bad_target"
@@ -73,4 +78,14 @@ def _unix(path: Path) -> Transport:
         connector=lambda: aiohttp.UnixConnector(path=os.fspath(path), force_close=True),
         start_hint="start it with `systemctl start slabwatch`, or `slabwatch` in another terminal; "
         "--host unix:///path names another socket",
+    )
+
+
+def _https(target: str, settings: Mapping[str, str]) -> Transport:
+    address, context = https_address(target), client_context(target, settings)
+    return Transport(
+        name=address,
+        base_url=address,
+        connector=lambda: aiohttp.TCPConnector(ssl=context, force_close=True),
+        start_hint="look at remote.listen in its configuration, and at what is between here and there",
     )

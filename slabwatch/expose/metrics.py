@@ -168,6 +168,12 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("polls_total", "counter", "Polls of the kernel since the daemon's start."),
     Metric("poll_overruns_total", "counter", "Polls that were left out because the one before took too long."),
     Metric("config_last_reload_successful", "gauge", "1 when the last load of the configuration succeeded, else 0."),
+    Metric(
+        "audit_lines_lost_total",
+        "counter",
+        "Lines of the audit log that could not be written to its file since the daemon's start.",
+    ),
+    Metric("storm_locked", "gauge", "1 while storms and shrinks are locked for maintenance, else 0."),
     Metric("storm_active", "gauge", "1 while a storm runs, else 0."),
     Metric("storm_phase", "gauge", "1 for the phase that the running storm is in, else 0.", ("phase",)),
     Metric("storm_live_tasks", "gauge", "Tasks of the running storm that are alive."),

@@ -35,6 +35,8 @@ class OwnMetrics:
         for outcome in STORM_OUTCOMES:
             self._set("storms_total", 0, outcome)
         self.storm_progress(None, 0)
+        self.set_locked(False)
+        self.audit_lost(0)
 
     def set_kernel(self, release: str, allocator: str, cgroup_mode: str, kmem_accounting: str) -> None:
         """The host's kernel; what was said before is forgotten."""
@@ -54,6 +56,14 @@ class OwnMetrics:
     def set_reload(self, ok: bool) -> None:
         """How the last load of the configuration ended."""
         self._set("config_last_reload_successful", ok)
+
+    def set_locked(self, locked: bool) -> None:
+        """Whether storms and shrinks are locked for maintenance."""
+        self._set("storm_locked", locked)
+
+    def audit_lost(self, lines: int) -> None:
+        """How many lines of the audit log are lost by now."""
+        self._set("audit_lines_lost_total", lines)
 
     def storm_progress(self, phase: str | None, live_tasks: int) -> None:
         """Where the running storm is; ``phase`` None: no storm runs. Raises ValueError for an unknown phase."""

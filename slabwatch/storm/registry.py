@@ -43,6 +43,7 @@ class StormRegistry:
         measure: Measure,
         shrink: Callable[[], Awaitable[ShrinkResult]],
         metrics: OwnMetrics,
+        locked: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.running: StormRun | None = None
         self.recovering = ""  # what a new storm has to wait for, in words
@@ -52,6 +53,7 @@ class StormRegistry:
         self._measure = measure
         self._shrink = shrink
         self._metrics = metrics
+        self._locked = locked
         self._store = RecordStore(config().state_directory(), config().storm.keep_records)
         self._last: StormRun | None = None
         self._task: asyncio.Task[None] | None = None
@@ -125,6 +127,8 @@ class StormRegistry:
             around = await self._surroundings()
             if self._closed:  # after all that takes time: ``close`` waits for no storm that begins behind its back
                 raise StormRejected("stopping", "the daemon is stopping")
+            if (why := self._locked()) is not None:
+                raise StormRejected("locked", why)
             run = StormRun(_new_id(), plan, forecast, requested_by, around)
             self.running = run
             self._told = (0, 0)

@@ -97,7 +97,7 @@ def test_an_unknown_key_names_file_key_guess_and_what_is_allowed(tmp_path: Path)
 
 
 def test_an_unknown_section(tmp_path: Path) -> None:
-    sections = "caches, cgroups, collectors, control, log, metrics, poll, shrink, state, storm"
+    sections = "audit, caches, cgroups, collectors, control, log, metrics, poll, remote, rights, shrink, state, storm"
     assert refusal(tmp_path, "[metric]\n") == (
         f"slabwatch.toml: metric: unknown key. Did you mean metrics? Allowed here: {sections}"
     )
@@ -205,6 +205,33 @@ def test_any_text_is_a_configuration_or_the_one_error(tmp_path_factory: pytest.T
         assert isinstance(load(path), Config)
     except ConfigError as error:
         assert str(error).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[remote]\nlisten = "9935"\n', 'remote.listen: must be "ADDRESS:PORT"'),
+        ('[remote]\nviewers = ["box.example.org"]\n', "must be one of DNS:, URI:, EMAIL: with a name behind"),
+        ('[remote]\noperators = ["DNS:"]\n', "remote.operators: 'DNS:' must be one of"),
+        ('[remote]\noperators = ["*"]\n', "remote.operators: '*' must be one of"),
+        ('[remote]\noperators = ["user:alice"]\n', "remote.operators: 'user:alice' must be one of"),
+        ('[rights]\nstorm = ["alice"]\n', "rights.storm: 'alice' must be one of user:, group:, DNS:, URI:, EMAIL:"),
+        ('[rights]\nlook = ["user:alice"]\n', "rights.look: unknown key."),
+    ],
+)
+def test_names_say_what_they_are(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refusal(tmp_path, text)
+
+
+def test_rights_and_remote(tmp_path: Path) -> None:
+    text = (
+        '[remote]\nlisten = "[::]:9935"\nviewers = ["DNS:*"]\n[rights]\nstorm = ["user:alice", "group:sre", "URI:x"]\n'
+    )
+    config = load(written(tmp_path, text))
+    assert config.remote.address() == ("::", 9935)
+    assert config.remote.viewers == ("DNS:*",)
+    assert config.rights.storm == ("user:alice", "group:sre", "URI:x")
+    assert config.rights.stop == ()
 
 
 # Writing.

@@ -63,7 +63,7 @@ def backstage(tmp_path: Path) -> Iterator[Backstage]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    daemon, path = Pretended(), tmp_path / "s.sock"
+    daemon, path = Pretended(state=tmp_path / "state"), tmp_path / "s.sock"
     streams = EventStreams(daemon.services())
     starting = start_unix(make_app(daemon.services(), streams), path)
     runner = asyncio.run_coroutine_threadsafe(starting, loop).result(10)

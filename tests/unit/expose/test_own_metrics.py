@@ -52,6 +52,7 @@ def test_at_the_start(shown: Any) -> None:
     assert shown(own, "config_last_reload_successful") == {"": 1}
     assert shown(own, "polls_total") == shown(own, "poll_overruns_total") == {"": 0}
     assert shown(own, "storm_active") == shown(own, "storm_live_tasks") == {"": 0}
+    assert shown(own, "storm_locked") == shown(own, "audit_lines_lost_total") == {"": 0}
     assert shown(own, "storms_total") == dict.fromkeys(("completed", "stopped", "aborted", "failed"), 0)
     absent = {metric.name for metric in OWN_METRICS if not shown(own, metric.name)}
     assert absent == {
@@ -172,3 +173,11 @@ def test_revision_tells_of_every_change() -> None:
         change()
         assert own.revision not in seen
         seen.add(own.revision)
+
+
+def test_the_lock_and_the_audit_log(shown: Any) -> None:
+    own = OwnMetrics()
+    own.set_locked(True)
+    own.audit_lost(7)
+    assert shown(own, "storm_locked") == {"": 1}
+    assert shown(own, "audit_lines_lost_total") == {"": 7}
