@@ -100,9 +100,11 @@ class ServiceManager:
             if not self._told_ready and not self._stopping and (self._sampled() or time.monotonic() >= until):
                 self._told_ready = True
                 self._tell(READY=1, MAINPID=os.getpid())
-            self._tick(tick)
-            starting = not self._told_ready and not self._stopping
-            await asyncio.sleep(min(tick, _STARTING_TICK_SECONDS) if starting else tick)
+            if self._told_ready or self._stopping:
+                self._tick(tick)
+                await asyncio.sleep(tick)
+            else:
+                await asyncio.sleep(min(tick, _STARTING_TICK_SECONDS))
 
     def stopping(self) -> None:
         """The daemon has begun to stop. While it does, the manager is asked for the time that this takes."""

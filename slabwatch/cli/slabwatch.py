@@ -16,6 +16,9 @@ from slabwatch.cli.exit_codes import Exit
 from slabwatch.config import Config
 from slabwatch.errors import ConfigError
 
+# How long the end waits for a read of a kernel file that does not come back.
+STUCK_THREAD_SECONDS = 3.0
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
@@ -140,13 +143,27 @@ def _serve(path: Path | None, config: Config, root: str) -> int:
     from slabwatch.host.root import KernelRoot
 
     async def serve() -> None:
-        await Daemon(path, config, KernelRoot(root), _announce).run()
+        code = Exit.USAGE
+        try:
+            await Daemon(path, config, KernelRoot(root), _announce).run()
+            code = Exit.DONE
+        finally:
+            _leave_soon(code)
 
     try:
         asyncio.run(serve())  # uvloop measured no better, and takes 2.4 MB: docs/benchmarks.md
     except* ConfigError as group:
         raise group.exceptions[0] from None
     return Exit.DONE
+
+
+def _leave_soon(code: int) -> None:
+    """The interpreter waits for its threads at its end. One that waits for the kernel can not be ended: go without."""
+    import threading
+
+    last_word = threading.Timer(STUCK_THREAD_SECONDS, os._exit, (code,))
+    last_word.daemon = True
+    last_word.start()
 
 
 def _announce(metrics_url: str, socket: Path) -> None:
