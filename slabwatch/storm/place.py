@@ -63,13 +63,13 @@ def make_room(root: KernelRoot, configured: str) -> None:
     # The hierarchy's real root has no type, and may hold processes and children with controllers.
     if hierarchy.version != 2 or not root.exists(f"{parent}/cgroup.type"):
         return
-    others = [pid for pid in lifecycle.processes(parent) if pid != os.getpid()]
+    others = [pid for pid in lifecycle.processes(root.path(parent)) if pid != os.getpid()]
     if others:
         shown = ", ".join(map(str, others[:5]))
         text = f"storm.parent is self, but {parent} holds other processes ({shown}): run the daemon as a service"
         raise StormRejected("not_permitted", text)
     try:
-        leaf = os.path.join(parent, LEAF)
+        leaf = root.path(f"{parent}/{LEAF}")
         os.makedirs(leaf, exist_ok=True)
         lifecycle.enter(leaf)
     except OSError as error:
