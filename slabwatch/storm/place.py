@@ -75,6 +75,6 @@ def make_room(root: KernelRoot, configured: str) -> None:
     except OSError as error:
         text = (
             f"storm.parent is self, but the daemon can not make a leaf of its own in {parent}: {error.strerror}. "
-            "Have it delegated to the daemon's user, and writable: in a unit by Delegate=memory pids and ReadWritePaths="
+            "Have it delegated to the daemon's user and writable: in a unit by Delegate=memory pids and ReadWritePaths="
         )
         raise StormRejected("not_permitted", text) from error

@@ -134,16 +134,17 @@ def allow() -> str:
 def storm() -> str:
     """In the delegated subtree, by every kind of task."""
     said = []
-    for kind in ("fork", "light", "exec", "shell"):
-        shape = ("--cgroups", "40", "--tasks", "10") if kind != "shell" else ("--cgroups", "5", "--tasks", "2")
-        line = ctl("--json", "storm", "--yes", "--kind", kind, *shape, "--hold", "1", "--settle", "2", check=False)
+    for kind, shape in (("fork", "40x10"), ("light", "40x10"), ("exec", "10x10"), ("shell", "3x1")):
+        asked = ("--cgroups", shape.partition("x")[0], "--tasks", shape.partition("x")[2], "--hold", "0")
+        line = ctl("--json", "storm", "--yes", "--kind", kind, *asked, "--settle", "1", check=False)
         record = json.loads(line.splitlines()[-1])
         tasks, cgroups = record["tasks"], record["cgroups"]
         assert record["outcome"] == "completed", record["reason"]
         assert tasks["started"] == tasks["requested"], tasks
         assert (cgroups["leftover"], cgroups["removed"]) == (0, cgroups["requested"]), cgroups
-        charges = cgroups["charges"]
-        said.append(f"{kind} {tasks['started']} tasks, verdict {record['verdict']['class']}, charges {charges}")
+        charged = cgroups["charges"]
+        assert charged["charged"] == charged["cgroups"] == cgroups["requested"], charged
+        said.append(f"{kind}: {tasks['started']} tasks in {charged['charged']} cgroups, each charged for its own")
     assert storm_cgroups() == []
     where = cgroup_of(int(show("MainPID")))
     assert not V2 or where == "/system.slice/slabwatch.service/slabwatch-daemon", where
