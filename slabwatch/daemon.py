@@ -37,6 +37,8 @@ from slabwatch.watch.sampler import Sampler
 # The engine's own deadlines for draining and removing are inside this one.
 STORM_STOP_SECONDS = 60.0
 SERVERS_STOP_SECONDS = 5.0
+# From when on the status line tells of it.
+LATE_SECONDS = 5.0
 # What a reload can not change: the key's section and name.
 _FIXED = (
     ("metrics", "listen"),
@@ -177,8 +179,8 @@ class Daemon:
 
     def _status_line(self) -> str:
         """For `systemctl status`."""
-        if self._unhealthy():
-            return f"{self.state}: the sampler has made no progress for {self._sampler.behind_seconds():.0f} s"
+        if self._sampler.behind_seconds() > LATE_SECONDS:
+            return f"{self.state}: {self._metrics_url}, the sampler makes no progress"
         run = self._storms.running
         storm = f"storm {run.id} in phase {run.phase}" if run else "no storm"
         return f"{self.state}: {self._metrics_url}, {self._sampler.polls} polls, {storm}"
