@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from slabwatch.storm import lifecycle, limits, pressure, worker
+from slabwatch.storm import lifecycle, limits, pressure, spawn, worker
 from slabwatch.storm.oom import oom_kills, times
 
 DRAIN_SECONDS = 20.0
@@ -349,4 +349,5 @@ class _Orders:
 
 def main() -> None:
     """Entry point: ``python -I -S -E -c ... '<setup as JSON>'``."""
+    spawn.keep_capabilities_from_programs()
     sys.exit(serve(Setup(**json.loads(sys.argv[1]))))

@@ -19,13 +19,12 @@ from slabwatch.host.hierarchy import find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
 from slabwatch.host.slab_sysfs import SlabSysfs
-from slabwatch.storm import lifecycle, preflight
+from slabwatch.storm import lifecycle, place, preflight
 from slabwatch.storm.plan import Plan, caps_of, make_plan
 from slabwatch.storm.record import summary
 from slabwatch.storm.runner import Measure, StormRun, Surroundings
 from slabwatch.storm.store import RecordStore
 
-RECOVER_SECONDS = 20.0
 # So long a storm waits for the recovery before it is refused.
 _PATIENCE_SECONDS = 1.0
 _REMEMBERED_KEYS = 64
@@ -90,19 +89,21 @@ class StormRegistry:
             found = await asyncio.to_thread(self._find_roots)
             if found:
                 self.recovering = f"what is there of earlier storms ({', '.join(found[:3])})"
-                log.warning("storm_leftovers_found", extra={"fields": {"paths": found, "deadline": RECOVER_SECONDS}})
-            swept = await asyncio.to_thread(self._sweep, RECOVER_SECONDS)
+                fields = {"paths": found, "deadline": lifecycle.ORPHANS_SECONDS}
+                log.warning("storm_leftovers_found", extra={"fields": fields})
+            swept = await asyncio.to_thread(self._sweep, lifecycle.ORPHANS_SECONDS)
         except (SourceUnavailable, KernelParseError, OSError) as error:
             log.info("storm_recovery_impossible", extra={"fields": {"error": str(error)}})
             return
         self._note_left(swept.left)
         if swept.removed or swept.killed or swept.left:
-            fields = {"removed": swept.removed, "killed": swept.killed, "left": swept.left}
-            log.warning("storm_leftovers_removed", extra={"fields": fields})
+            what = {"removed": swept.removed, "killed": swept.killed, "left": swept.left}
+            log.warning("storm_leftovers_removed", extra={"fields": what})
 
     def _parents(self) -> list[str]:
         """Directories below which storms have their roots. Blocking."""
-        hierarchy, parent = find_memory_hierarchy(self._root), self._config().storm.parent
+        hierarchy = find_memory_hierarchy(self._root)
+        parent = place.parent_path(self._root, hierarchy, self._config().storm.parent)
         pids_parent, _ = preflight.find_pids_parent(self._root, hierarchy, parent)
         return list(dict.fromkeys(filter(None, (hierarchy.directory(parent), pids_parent))))
 
@@ -122,6 +123,8 @@ class StormRegistry:
             if self.running is not None:
                 text = f"storm {self.running.id} is running, in phase {self.running.phase}: wait for it, or stop it"
                 raise StormRejected("storm_running", text, running=self.running.id)
+            if self._config().storm.enabled:
+                await asyncio.to_thread(place.make_room, self._root, self._config().storm.parent)
             plan, forecast = await self._examine(wishes)
             forecast.refuse()
             around = await self._surroundings()
@@ -146,8 +149,9 @@ class StormRegistry:
                 await self._recovered.wait()
         except TimeoutError:
             does = f"sees to {self.recovering}" if self.recovering else "reads the records of earlier storms"
-            text = f"the daemon has just started, and first {does}: try again in {RECOVER_SECONDS:g} s at most"
-            raise StormRejected("recovering", text, retry_seconds=RECOVER_SECONDS) from None
+            seconds = lifecycle.ORPHANS_SECONDS
+            text = f"the daemon has just started, and first {does}: try again in {seconds:g} s at most"
+            raise StormRejected("recovering", text, retry_seconds=seconds) from None
 
     async def forecast(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
         """Plan and checks, without a storm. Raises StormRejected for a plan that is refused as such."""
