@@ -38,7 +38,12 @@ async def test_passwords() -> None:
 @pytest.mark.asyncio
 async def test_what_was_verified_is_remembered_until_the_hash_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
-    monkeypatch.setattr(credentials, "_fits", lambda password, digest: asked.append(password) or password == b"right")
+
+    def fits(password: bytes, digest: str) -> bool:
+        asked.append(password)
+        return password == b"right"
+
+    monkeypatch.setattr(credentials, "_fits", fits)
     known = Credentials(dict(USERS))
     for _ in range(3):
         assert await known.verify("alice", b"right", "")
@@ -58,7 +63,12 @@ async def test_what_was_verified_is_remembered_until_the_hash_changes(monkeypatc
 @pytest.mark.asyncio
 async def test_an_unknown_name_costs_as_much_as_the_dearest_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     costs: list[str] = []
-    monkeypatch.setattr(credentials, "_fits", lambda password, digest: costs.append(digest[4:6]) or True)
+
+    def fits(password: bytes, digest: str) -> bool:
+        costs.append(digest[4:6])
+        return True
+
+    monkeypatch.setattr(credentials, "_fits", fits)
     known = Credentials({"cheap": HASH, "dear": HASH.replace("$04$", "$09$")})
     # Even a hash that would fit lets no unknown name in, nor is it remembered.
     for _ in range(2):

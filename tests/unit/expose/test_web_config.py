@@ -207,8 +207,9 @@ SCALARS = st.sampled_from([
     "NoClientCert", "deny", "nosniff", HASH, "X25519", *list(CIPHER_SUITES)[:4], "\u0661", "\x85",
 ])  # fmt: skip
 KEYS = st.sampled_from([
-    "tls_server_config", "http_server_config", "basic_auth_users", "rate_limit", "cert", "key", "client_ca", "cert_file",
-    "key_file", "client_ca_file", "client_auth_type", "client_allowed_sans", "min_version", "max_version", "http2",
+    "tls_server_config", "http_server_config", "basic_auth_users", "rate_limit", "cert", "key", "client_ca",
+    "cert_file", "key_file", "client_ca_file", "client_auth_type", "client_allowed_sans", "min_version", "max_version",
+    "http2",
     "headers", "interval", "burst", "cipher_suites", "curve_preferences", "X-Frame-Options", "a", "a:b",
 ])  # fmt: skip
 TREES = st.recursive(
