@@ -50,7 +50,9 @@ class _Connection:
     since: float
     served: bool = False
     busy: int = 0
+    # How it is ended: at once, and when all that was written has gone out.
     abort: Callable[[], object] = lambda: None
+    close: Callable[[], object] = lambda: None
 
 
 @dataclass(slots=True)
@@ -84,11 +86,13 @@ class Connections:
         self._all[connection.fileno()] = _Connection(connection, self.clock())
         return True
 
-    def ends_by(self, connection: socket.socket, abort: Callable[[], object]) -> None:
+    def ends_by(
+        self, connection: socket.socket, abort: Callable[[], object], close: Callable[[], object] | None = None
+    ) -> None:
         """How it is to be ended from now on: in its TLS handshake it is so by other means than after it."""
         known = self._all.get(connection.fileno())
         if known is not None:
-            known.abort = abort
+            known.abort, known.close = abort, close or abort
 
     def touch(self, transport: asyncio.BaseTransport | None) -> None:
         """It has just been served: its time runs anew."""
@@ -121,6 +125,12 @@ class Connections:
             if now - connection.since > limit:
                 self._close(connection, "idle" if connection.served else "slow")
         return bool(self._all)
+
+    def dismiss(self) -> None:
+        """Close all that have no request in hand: they may come again."""
+        for connection in list(self._all.values()):
+            if not connection.busy:
+                connection.close()
 
     def _make_room(self) -> bool:
         # More than one, so that not every newcomer has to look for a victim.
@@ -228,7 +238,7 @@ class Door:
             connection.close()
             raise
         else:
-            self.connections.ends_by(connection, transport.abort)
+            self.connections.ends_by(connection, transport.abort, transport.close)
 
     def _sweep(self) -> None:
         self._sweeping = None

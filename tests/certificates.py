@@ -36,6 +36,21 @@ class Authority:
         )
         return certificate, key
 
+    def revocation_list(self, *revoked: Path, expired: bool = False) -> Path:
+        """A list of these certificates."""
+        database, settings = self.directory / f"{self.name}.index", self.directory / f"{self.name}.cnf"
+        database.write_text("", encoding="ascii")
+        settings.write_text(
+            f"[ca]\ndefault_ca = this\n[this]\ndatabase = {database}\ndefault_md = sha256\n", encoding="ascii"
+        )
+        ours = ("-config", str(settings), "-cert", str(self.certificate), "-keyfile", str(self._key))
+        for certificate in revoked:
+            _openssl("ca", *ours, "-revoke", str(certificate))
+        made = self.directory / f"{self.name}.crl"
+        past = ("-crl_lastupdate", "20200101000000Z", "-crl_nextupdate", "20200102000000Z")
+        _openssl("ca", *ours, "-gencrl", *(past if expired else ("-crldays", "2")), "-out", str(made))
+        return made
+
 
 def _new_key(path: Path) -> tuple[str, ...]:
     return ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(path))

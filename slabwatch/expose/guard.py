@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from slabwatch.door import CONNECTIONS
 from slabwatch.expose.credentials import Credentials, TooManyGuesses
 from slabwatch.expose.web_config import RateLimit
 from slabwatch.expose.web_config_file import Loaded
@@ -81,7 +82,8 @@ class Guard:
         offered = basic_auth(request.headers.get(hdrs.AUTHORIZATION, ""))
         if offered is None:
             return False
-        return await self._credentials.verify(*offered, address=request.remote or "")
+        with request.app[CONNECTIONS].held(request.transport):
+            return await self._credentials.verify(*offered, address=request.remote or "")
 
     def _refuse(
         self, reason: str, status: int, text: str, headers: Mapping[str, str] | None = None, *, close: bool = False

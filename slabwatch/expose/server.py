@@ -98,9 +98,8 @@ class MetricsServer:
                 return
             self._guard.replace(new)
             self._tell(new)
-            if new.context is not old.context and self._runner is not None and self._runner.server is not None:
-                # Clients with idle connections connect again, as the new settings want it.
-                self._runner.server.pre_shutdown()
+            if new.context is not old.context:
+                connections_of(self._app).dismiss()
 
     async def cleanup(self) -> None:
         """Stop listening, and end all connections."""

@@ -216,6 +216,22 @@ async def test_those_with_a_request_in_hand_stay(open_door: Open) -> None:
 
 
 @pytest.mark.asyncio
+async def test_all_but_those_with_a_request_in_hand_are_sent_away(open_door: Open) -> None:
+    served = await open_door()
+    waiting = asyncio.ensure_future(served.ask(b"GET /wait HTTP/1.0\r\n\r\n"))
+    idle, writer = await served.connect()
+    writer.write(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n")
+    await idle.readuntil(b"\r\n\r\n")
+    await until(lambda: sorted(each.busy for each in served.connections._all.values()) == [0, 1])
+    served.connections.dismiss()
+    # What was being sent arrives whole.
+    assert await asyncio.wait_for(idle.read(), 10) == b"x" * 8_000_000
+    writer.close()
+    served.gate.set()
+    assert (await waiting).endswith(b"here")
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: a\r\nX: "])
 async def test_a_head_that_does_not_come_is_not_waited_for(open_door: Open, sent: bytes) -> None:
     served = await open_door(first_seconds=0.01)
