@@ -39,9 +39,14 @@ class Poll(Section):
 
 
 class Metrics(Section):
-    """The exposition for Prometheus. It has no authentication of its own: keep it on loopback or behind one."""
+    """The exposition for Prometheus. Open to whoever can connect, unless the web configuration says otherwise."""
 
     listen: str = Field("127.0.0.1:9934", description="Address and port of /metrics. IPv6 in brackets: [::1]:9934.")
+    web_config_file: str = Field(
+        "",
+        description="File in the form of Prometheus' exporter-toolkit (web.config.file): TLS, client certificates, "
+        "basic authentication, headers, rate limit. Read again when it or a certificate changes.",
+    )
 
     @field_validator("listen")
     @classmethod

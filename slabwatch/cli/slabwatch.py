@@ -33,6 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = configuration.load(arguments.config)
         if arguments.check_config:
             _check_files(config)
+            if config.metrics.web_config_file:
+                from slabwatch.expose.web_config_file import WebConfigFile
+
+                WebConfigFile(Path(config.metrics.web_config_file)).load()
             print(f"{arguments.config or 'built-in defaults'}: ok")
             return Exit.DONE
         if arguments.print_config:

@@ -20,6 +20,7 @@ from slabwatch.control.problems import Problem, problem_of
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
 from slabwatch.control.views import caches_view, cgroups_view, collector_states, poll_state, storm_view
+from slabwatch.door import CONNECTIONS, connections_of
 from slabwatch.errors import SlabwatchError
 from slabwatch.watch.sample import Sample
 
@@ -35,6 +36,7 @@ def make_app(services: Services, streams: EventStreams | None = None) -> web.App
     """The control API as an aiohttp application; ``streams`` only for other limits than the usual ones."""
     streams = streams or EventStreams(services)
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_problems, gate(services)])
+    connections_of(app)
     app.add_routes(_Look(services, streams).routes())
     app.add_routes(Commands(services, streams).routes(STORM))
     app.on_shutdown.append(streams.close)
@@ -45,10 +47,11 @@ def make_app(services: Services, streams: EventStreams | None = None) -> web.App
 async def _problems(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except (SlabwatchError, web.HTTPException) as error:
-        return problem_of(error).response()
+    with request.app[CONNECTIONS].held(request.transport):
+        try:
+            return await handler(request)
+        except (SlabwatchError, web.HTTPException) as error:
+            return problem_of(error).response()
 
 
 class _Look:

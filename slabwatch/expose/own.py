@@ -65,6 +65,21 @@ class OwnMetrics:
         """How many lines of the audit log are lost by now."""
         self._set("audit_lines_lost_total", lines)
 
+    def set_web_config(self, ok: bool) -> None:
+        """How the last load of the web configuration ended."""
+        self._set("web_config_last_reload_successful", ok)
+
+    def set_connections(self, door: str, count: int, closed: Mapping[str, int]) -> None:
+        """How many connections a door holds, and how many it has closed, by reason."""
+        self._set("connections", count, door)
+        for reason, number in closed.items():
+            self._set("connections_closed_total", number, door, reason)
+
+    def set_refused(self, refused: Mapping[str, int]) -> None:
+        """How many requests the web configuration has refused, by reason."""
+        for reason, number in refused.items():
+            self._set("web_requests_refused_total", number, reason)
+
     def storm_progress(self, phase: str | None, live_tasks: int) -> None:
         """Where the running storm is; ``phase`` None: no storm runs. Raises ValueError for an unknown phase."""
         if phase is not None and phase not in STORM_PHASES:

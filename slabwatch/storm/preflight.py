@@ -97,7 +97,8 @@ def examine(
     except (SourceUnavailable, KernelParseError) as error:
         check = Check("hierarchy", False, "kernel_can_not", f"no memory cgroups to storm in: {error}")
         return Forecast((check,), None, "", "", 0)
-    directory = hierarchy.directory(place.parent_path(root, hierarchy, parent))
+    parent = place.parent_path(root, hierarchy, parent)
+    directory = hierarchy.directory(parent)
     home = hierarchy.directory(place.own_path(root, hierarchy))
     per_cgroup = CGROUP_BYTES + CGROUP_BYTES_PER_CPU * (os.cpu_count() or 1)
     if keeps_caches_per_cgroup(root, hierarchy):

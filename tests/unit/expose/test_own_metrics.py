@@ -58,6 +58,10 @@ def test_at_the_start(shown: Any) -> None:
     assert absent == {
         "kernel_info",
         "poll_interval_seconds",
+        "web_config_last_reload_successful",
+        "connections",
+        "connections_closed_total",
+        "web_requests_refused_total",
         "storm_leftover_cgroups",
         "storm_last_retained_bytes",
         "storm_last_pinned_bytes",
@@ -74,6 +78,9 @@ def test_types_and_help_come_from_the_table(families: Any, openmetrics: bool) ->
     own.set_kernel("6.18", "slub", "v2", "on")
     own.set_interval(10)
     own.set_leftover(0)
+    own.set_web_config(True)
+    own.set_connections("metrics", 1, {"slow": 2})
+    own.set_refused({"password": 3})
     own.storm_finished(RECORD)
     page = own.render(openmetrics).decode()
     for metric in OWN_METRICS:
