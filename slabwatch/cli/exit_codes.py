@@ -37,6 +37,7 @@ MEANINGS = {
 
 _OF_CODE = {
     "bad_target": Exit.USAGE,
+    "bad_context": Exit.USAGE,
     "unreachable": Exit.UNREACHABLE,
     "bad_answer": Exit.UNREACHABLE,
     "not_allowed": Exit.NOT_ALLOWED,

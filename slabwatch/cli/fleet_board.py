@@ -1,0 +1,148 @@
+"""The storms of many hosts while they run: a live table with a row a host, or lines. All of it goes to stderr."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from slabwatch.cli.contexts import Host
+from slabwatch.cli.draw import STATE_STYLES
+from slabwatch.cli.exit_codes import Exit
+from slabwatch.cli.follow import Course, Event
+from slabwatch.cli.words import duration, many, printable
+from slabwatch.errors import ControlError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# Lines of a window that are no hosts': the header, "and N more", and what is said meanwhile.
+MARGIN = 6
+
+
+@dataclass(slots=True)
+class Turn:
+    """One host's storm. ``state``: waiting, starting, running, then the outcome, or how it came to none."""
+
+    host: Host
+    state: str = "waiting"
+    storm_id: str | None = None
+    course: Course | None = None
+    record: Mapping[str, Any] | None = None
+    error: ControlError | None = None
+    exit: Exit | None = None
+
+    @property
+    def verdict(self) -> str | None:
+        """None as long as there is none."""
+        return (self.record["verdict"] or {}).get("class") if self.record else None
+
+
+class Board(Protocol):
+    """``tell`` has a line that is worth keeping; ``close`` leaves nothing of a table behind."""
+
+    def tell(self, turn: Turn, line: str) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def board_for(turns: Sequence[Turn], *, as_json: bool) -> Board:
+    """A table in a window, lines elsewhere; with --json the end alone counts, and no line is kept from a log."""
+    return Table(turns) if sys.stderr.isatty() and not as_json else Lines()
+
+
+class Lines:
+    """Each line with its host."""
+
+    def tell(self, turn: Turn, line: str) -> None:
+        self.say(f"{turn.host.name}: {line}")
+
+    def say(self, text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Table:
+    """A row a host; what is said goes above it."""
+
+    def __init__(self, turns: Sequence[Turn]) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._turns = turns
+        console = Console(stderr=True, highlight=False)
+        self._live = Live(console=console, transient=True, get_renderable=self._now, refresh_per_second=4)
+        self._live.start()
+
+    def tell(self, turn: Turn, line: str) -> None:
+        """The row shows it; warnings alone are worth a line."""
+        if line.startswith("warning: "):
+            self.say(f"{turn.host.name}: {line}")
+
+    def say(self, text: str) -> None:
+        from rich.text import Text
+
+        self._live.console.print(Text(printable(text)), soft_wrap=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _now(self) -> RenderableType:
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        shown = worth_showing(self._turns, max(4, shutil.get_terminal_size().lines - MARGIN))
+        table = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        for title in ("host", "state", "phase", "done", "figures"):
+            table.add_column(title, no_wrap=True, overflow="ellipsis")
+        for turn in shown:
+            state = turn.verdict or turn.state
+            cells = (printable(turn.host.name), Text(state, STATE_STYLES.get(state, "")), *_progress(turn))
+            table.add_row(*cells)
+        if len(shown) < len(self._turns):
+            table.add_row(f"and {many(len(self._turns) - len(shown), 'host')} more")
+        return table
+
+
+def _progress(turn: Turn) -> tuple[str, str, str]:
+    course = turn.course
+    if course is None or turn.exit is not None:
+        return "", "", printable(str(turn.error)) if turn.error else ""
+    done = course.done()
+    share = f"{100 * done[0] / done[1]:.0f} %" if done and done[1] else ""
+    return f"{course.phase} {duration(course.t - course.phase_began)}", share, course.figures()
+
+
+def worth_showing(turns: Sequence[Turn], room: int) -> list[Turn]:
+    """At most ``room``, in the hosts' order: what runs, then what went wrong, then what is next, then what is over."""
+
+    def rank(place: int) -> tuple[int, int]:
+        turn = turns[place]
+        if turn.exit is None:
+            return (2 if turn.state == "waiting" else 0), place
+        return (1 if turn.exit else 3), -place
+
+    return [turns[place] for place in sorted(sorted(range(len(turns)), key=rank)[:room])]
+
+
+@dataclass(frozen=True, slots=True)
+class HostProgress:
+    """What follows one storm, as ``steer.to_the_end`` needs it."""
+
+    turn: Turn
+    board: Board
+
+    def take(self, event: Event) -> None:
+        line = self.turn.course.take(event) if self.turn.course else None
+        if line is not None:
+            self.board.tell(self.turn, line)
+
+    def say(self, text: str) -> None:
+        self.board.say(f"{self.turn.host.name}: {text}")
+
+    def close(self) -> None:
+        """The board is closed by itself."""
