@@ -100,6 +100,10 @@ class SshConnector(aiohttp.BaseConnector):
     async def _create_connection(self, req: Any, traces: Any, limits: Any) -> ResponseHandler:
         if shutil.which(self._command[0]) is None:
             raise ControlError(f"{self._name}: there is no ssh on this host: install openssh-client")
+        # aiohttp asks once more when a connection broke before its answer. To log in again would change nothing.
+        told = await self.failure()
+        if told is not None:
+            raise told
         ours, far = socket.socketpair()
         with far:
             try:
@@ -109,8 +113,8 @@ class SshConnector(aiohttp.BaseConnector):
                 raise
         self._tunnels.add(tunnel)
         tunnel.ended.add_done_callback(lambda _: self._ended(tunnel))
-        _, protocol = await self._loop.create_unix_connection(self._factory, sock=ours)
-        return protocol
+        _, tunnel.protocol = await self._loop.create_unix_connection(self._factory, sock=ours)
+        return tunnel.protocol
 
     def _ended(self, tunnel: _Tunnel) -> None:
         self._tunnels.discard(tunnel)
@@ -118,11 +122,10 @@ class SshConnector(aiohttp.BaseConnector):
             self._failure = _told(self._name, tunnel.code, tunnel.words())
 
     async def failure(self) -> ControlError | None:
-        """Why a connection broke off, when ssh or the bridge has said so. To be asked after it has."""
-        if self._failure is None and self._tunnels:
-            await asyncio.wait(
-                [tunnel.ended for tunnel in self._tunnels], timeout=END_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
+        """Why a connection broke off, when ssh or the bridge has said so."""
+        broken = [tunnel.ended for tunnel in self._tunnels if tunnel.is_broken]
+        if broken:
+            await asyncio.wait(broken, timeout=END_SECONDS)
         return self._failure
 
     async def close(self, *, abort_ssl: bool = False) -> None:
@@ -138,6 +141,7 @@ class _Tunnel:
         self._process = process
         self._stderr = stderr
         self._said = b""
+        self.protocol: ResponseHandler | None = None
         self.stopped = False
         self.code: int | None = None
         os.set_blocking(stderr, False)
@@ -158,6 +162,11 @@ class _Tunnel:
         finally:
             os.close(theirs)
         return cls(process, stderr)
+
+    @property
+    def is_broken(self) -> bool:
+        """Our side is closed, so ssh has ended or is about to."""
+        return self.protocol is not None and not self.protocol.is_connected()
 
     def _read(self) -> None:
         try:
@@ -184,9 +193,11 @@ class _Tunnel:
     async def stop(self) -> None:
         """Our side has been closed, so it ends by itself; if not, it is ended."""
         self.stopped = True
-        for number in (0, signal.SIGTERM, signal.SIGKILL):  # 0 only asks whether it is there
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number and self.code is None:
+                # Not by asyncio's own method, which may take the exit code away from who waits for it.
+                with suppress(ProcessLookupError):
+                    os.kill(self._process.pid, number)
             if (await asyncio.wait([self.ended], timeout=END_SECONDS))[0]:
                 return
 
