@@ -181,5 +181,9 @@ def comparison_page(groups: Sequence[Group], failed: Sequence[Answer]) -> Page:
 
 def _deciding_words(plan: Mapping[str, Any]) -> str:
     size = f"{many(plan['cgroups'], 'cgroup')} x {plan['tasks']:,} of kind {plan['kind']}"
-    rest = [f"{key} {value}" for key, value in plan.items() if key not in ("cgroups", "tasks", "kind")]
+    rest = [
+        f"{key.replace('_', ' ')} {f'{value:g}' if isinstance(value, float) else value}"
+        for key, value in plan.items()
+        if key not in ("cgroups", "tasks", "kind")
+    ]
     return ", ".join((size, *rest))
