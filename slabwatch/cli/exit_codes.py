@@ -22,7 +22,7 @@ class Exit(IntEnum):
     BROKEN_PIPE = 141
 
 
-# For the help text; those by signal need no words.
+# For the help text.
 MEANINGS = {
     Exit.DONE: "done",
     Exit.USAGE: "usage or configuration",
@@ -33,6 +33,7 @@ MEANINGS = {
     Exit.NOT_ALLOWED: "not allowed",
     Exit.UNTRUSTED: "the storm was aborted, or its figures can not be trusted",
     Exit.UNEXPECTED: "--expect was not met",
+    Exit.INTERRUPTED: "left, or over many hosts stopped, by Ctrl-C",
 }
 
 _OF_CODE = {

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slabwatch.cli.contexts import Host
-from slabwatch.cli.draw import STATE_STYLES
+from slabwatch.cli.draw import Column, Grid, Note, Page, lay_out
 from slabwatch.cli.exit_codes import Exit
 from slabwatch.cli.follow import Course, Event
+from slabwatch.cli.screen import rich_line
 from slabwatch.cli.words import duration, many, printable
 from slabwatch.errors import ControlError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Lines of a window that are no hosts': the header, "and N more", and what is said meanwhile.
 MARGIN = 6
+LEAST_ROWS = 4
 
 
 @dataclass(slots=True)
@@ -92,28 +94,34 @@ class Table:
         self._live.stop()
 
     def _now(self) -> RenderableType:
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        from rich.console import Group
 
-        shown = worth_showing(self._turns, max(4, shutil.get_terminal_size().lines - MARGIN))
-        table = RichTable(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-        for title in ("host", "state", "phase", "done", "figures"):
-            table.add_column(title, no_wrap=True, overflow="ellipsis")
-        for turn in shown:
-            state = turn.verdict or turn.state
-            cells = (printable(turn.host.name), Text(state, STATE_STYLES.get(state, "")), *_progress(turn))
-            table.add_row(*cells)
-        if len(shown) < len(self._turns):
-            table.add_row(f"and {many(len(self._turns) - len(shown), 'host')} more")
-        return table
+        columns, lines = shutil.get_terminal_size()
+        page = board_page(self._turns, max(LEAST_ROWS, lines - MARGIN))
+        return Group(*map(rich_line, lay_out(page, max(40, columns))))
 
 
-def _progress(turn: Turn) -> tuple[str, str, str]:
+def board_page(turns: Sequence[Turn], room: int) -> Page:
+    """How far each host is, in at most ``room`` rows."""
+    shown = worth_showing(turns, room)
+    columns = (
+        Column("host", gives="end"),
+        Column("state", "state"),
+        Column("phase"),
+        Column("done %", "percent"),
+        Column("figures", gives="end"),
+    )
+    rows = [(turn.host.name, turn.verdict or turn.state, *_progress(turn)) for turn in shown]
+    rest = [Note(f"and {many(len(turns) - len(shown), 'host')} more", "dim")] if len(shown) < len(turns) else []
+    return (Grid(columns, rows), *rest)
+
+
+def _progress(turn: Turn) -> tuple[str, float | None, str]:
     course = turn.course
     if course is None or turn.exit is not None:
-        return "", "", printable(str(turn.error)) if turn.error else ""
+        return "", None, str(turn.error) if turn.error else ""
     done = course.done()
-    share = f"{100 * done[0] / done[1]:.0f} %" if done and done[1] else ""
+    share = 100 * done[0] / done[1] if done and done[1] else None
     return f"{course.phase} {duration(course.t - course.phase_began)}", share, course.figures()
 
 

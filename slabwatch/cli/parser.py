@@ -39,7 +39,7 @@ WHERE = (
 
 _WHICH = "id of a storm, last, last-1 and so on, or the path of a record's JSON file"
 _EPILOG = "exit codes (of many hosts, the highest):\n" + "\n".join(
-    f"  {code.value}  {meaning}" for code, meaning in MEANINGS.items()
+    f"  {code.value:<3}  {meaning}" for code, meaning in MEANINGS.items()
 )
 
 
