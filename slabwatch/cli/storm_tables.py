@@ -27,6 +27,11 @@ def storms_page(answer: Mapping[str, Any]) -> Page:
     storms = answer["storms"]
     if not storms:
         return (Note("No storm yet: `slabwatchctl storm` runs a small one."),)
+    return (storms_grid(storms),)
+
+
+def storms_grid(storms: Sequence[Mapping[str, Any]]) -> Grid:
+    """A line for each storm."""
     columns = (
         Column("id"),
         Column("outcome", "state"),
@@ -40,7 +45,7 @@ def storms_page(answer: Mapping[str, Any]) -> Page:
     )
     keys = ("id", "outcome", "verdict", "preset", "cgroups", "tasks", "started_at", "seconds", "requested_by")
     rows: list[list[Value]] = [[storm.get(key) for key in keys] for storm in storms]
-    return (Grid(columns, rows),)
+    return Grid(columns, rows)
 
 
 def forecast_page(answer: Mapping[str, Any]) -> Page:

@@ -154,11 +154,10 @@ def _tolerance(record: Mapping[str, Any]) -> int:
 
 
 def _unfair(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
-    plan_a, plan_b = a["plan"], b["plan"]
-    decisive = [key for key in _in_order(plan_a, plan_b) if key not in _HARMLESS]
-    if plan_a["kind"] == plan_b["kind"] == "shell":
-        decisive.append("shell")
-    for key in decisive:
+    plan_a, plan_b = deciding(a["plan"]), deciding(b["plan"])
+    for key in _in_order(plan_a, plan_b):
+        if key == "shell" and plan_a["kind"] != plan_b["kind"]:
+            continue  # that has been said
         if plan_a.get(key) != plan_b.get(key):
             yield f"{key} is {_word(plan_a.get(key))} in A and {_word(plan_b.get(key))} in B"
     for name, record in (("A", a), ("B", b)):
@@ -166,6 +165,12 @@ def _unfair(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} was {record['outcome']}"
         elif record["tasks"].get("failed"):
             yield f"{record['tasks']['failed']:,} tasks of {name} could not be started"
+
+
+def deciding(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings that make a storm larger or other: two storms can be compared when they are the same."""
+    shell = {"shell": plan.get("shell")} if plan["kind"] == "shell" else {}
+    return {key: value for key, value in plan.items() if key not in _HARMLESS} | shell
 
 
 def _word(value: Any) -> str:
