@@ -31,14 +31,13 @@ def _still_growing(series: str) -> str:
 
 # What grows while this does not is reclaimable.
 _UNRECLAIMABLE_GREW = compared(f"({UNRECLAIMABLE} - {UNRECLAIMABLE} offset 6h)", ">", "cache_growth_ratio")
-# Not the root, which is the host itself, and not the sums over a changing set.
+# Not the root, which is the host itself, and not the sums over a changing set. v2 has both series, and comes first.
 _KERNEL_GREW = f"""\
 (
     ({_KERNEL}{{cgroup!~"/|__other__|/slabwatch-storm"}} - {_RECLAIMABLE})
     - ({_KERNEL} offset 6h - {_RECLAIMABLE} offset 6h)
   or
     ({_KERNEL}{{cgroup!~"/|__other__|/slabwatch-storm"}} - {_KERNEL} offset 6h)
-    unless {_RECLAIMABLE}
     and ignoring (cgroup) {indented(_UNRECLAIMABLE_GREW, "    ").lstrip()}
 )
 / ignoring (cgroup) group_left () slabwatch_meminfo_mem_total_bytes"""
