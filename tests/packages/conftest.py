@@ -56,3 +56,11 @@ def build_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path
 def package(build_package: Callable[[], Path]) -> Path:
     """The Debian package, built from this tree."""
     return build_package()
+
+
+def tool(name: str) -> str:
+    """A checker from .venv/tools (make test-packages makes it), or from the machine."""
+    tools = os.environ.get("SLABWATCH_TOOLS", str(PROJECT / ".venv" / "tools" / "bin"))
+    found = shutil.which(name, path=f"{tools}{os.pathsep}{os.environ['PATH']}")
+    need(found is not None, name)
+    return str(found)
