@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,25 +75,57 @@ class Builder:
         return found
 
 
-def oci_bundle(
-    directory: Path, root: Path, security: dict[str, Any], args: Sequence[str], mounts: Sequence[dict[str, Any]],
-    *, host_pid: bool = False,
-) -> None:  # fmt: skip
-    """config.json for runc, as a kubelet makes it from a pod's securityContext; the network is the machine's."""
+def oci_bundle(directory: Path, image: Path, pod: Mapping[str, Any], files: Path, args: Sequence[str]) -> None:
+    """config.json for runc, as a kubelet makes it from a pod with one container, in a network of its own.
+
+    ``files`` stands for every ConfigMap.
+    """
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    user = security["runAsUser"]
     directory.mkdir()
     subprocess.run(["runc", "spec"], cwd=directory, check=True, timeout=30)
     spec = json.loads((directory / "config.json").read_text())
-    spec["root"] = {"path": str(root), "readonly": security["readOnlyRootFilesystem"]}
-    process = spec["process"]
+    spec["root"] = {"path": str(image), "readonly": security["readOnlyRootFilesystem"]}
+    process, linux = spec["process"], spec["linux"]
     process |= {"terminal": False, "args": list(args), "noNewPrivileges": not security["allowPrivilegeEscalation"]}
-    process["user"] = {"uid": security["runAsUser"], "gid": security["runAsGroup"]}
-    added = [f"CAP_{name}" for name in security["capabilities"].get("add", [])]
+    process["user"] = {"uid": user, "gid": security["runAsGroup"]}
+    rights = [f"CAP_{name}" for name in security["capabilities"].get("add", [])]
+    if security.get("privileged"):
+        rights = [f"CAP_{name}" for name in _CAPABILITIES]
+        linux["maskedPaths"] = linux["readonlyPaths"] = []
     # For another user than 0 the kernel clears all sets but the bounding one at exec.
-    sets = ("bounding", "permitted", "effective") if security["runAsUser"] == 0 else ("bounding",)
-    process["capabilities"] = dict.fromkeys(sets, added)
-    spec["mounts"] = [mount for mount in spec["mounts"] if mount["destination"] != "/sys/fs/cgroup"] + list(mounts)
-    shared = {"network", *(["pid"] if host_pid else [])}
-    linux = spec["linux"]
+    process["capabilities"] = dict.fromkeys(
+        ("bounding", "permitted", "effective") if user == 0 else ("bounding",), rights
+    )
+    mounts = _mounts(pod, files)
+    own = {mount["destination"] for mount in mounts} | {"/sys/fs/cgroup"}
+    spec["mounts"] = [mount for mount in spec["mounts"] if mount["destination"] not in own] + mounts
+    shared = {"pid"} if pod.get("hostPID") else set()
     linux["namespaces"] = [space for space in linux["namespaces"] if space["type"] not in shared]
     linux["cgroupsPath"] = f"/slabwatch-test-{os.getpid()}-{directory.name}"
     (directory / "config.json").write_text(json.dumps(spec))
+
+
+def _mounts(pod: Mapping[str, Any], files: Path) -> list[dict[str, Any]]:
+    """The host's directories with what is mounted below them, files for a ConfigMap, tmpfs for the rest."""
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    made = []
+    for mount in pod["containers"][0]["volumeMounts"]:
+        options = ["ro"] if mount.get("readOnly") else ["rw"]
+        volume = volumes[mount["name"]]
+        if "hostPath" in volume:
+            found = {"type": "none", "source": volume["hostPath"]["path"], "options": ["rbind", *options]}
+        elif "configMap" in volume:
+            found = {"type": "none", "source": str(files), "options": ["bind", *options]}
+        else:
+            found = {"type": "tmpfs", "source": "tmpfs", "options": ["mode=0777", *options]}
+        made.append({"destination": mount["mountPath"], **found})
+    return made
+
+
+# What "privileged" gives, as far as the daemon could need it.
+_CAPABILITIES = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_ADMIN", "SYS_NICE",
+    "SYS_PTRACE", "SYS_RESOURCE",
+)  # fmt: skip

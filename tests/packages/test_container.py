@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.packages.conftest import PROJECT, tool
 from tests.packages.images import Builder, oci_bundle
 from tests.requirements import need
+from tests.unit.deploy.test_kubernetes import of_kind
 
 CONTAINERFILE = PROJECT / "deploy" / "container" / "Containerfile"
 
@@ -50,45 +53,53 @@ def test_what_the_image_says(builder: Builder, image: Path) -> None:
     assert sum(path.stat().st_size for path in library.rglob("*") if path.is_file()) < 50_000_000
 
 
-def daemonset() -> dict[str, Any]:
-    manifest = yaml.safe_load((PROJECT / "deploy" / "kubernetes" / "base" / "daemonset.yaml").read_text())
-    pod: dict[str, Any] = manifest["spec"]["template"]["spec"]
+def pod_of(overlay: str) -> dict[str, Any]:
+    """The DaemonSet's pod, as kustomize composes it."""
+    (found,) = of_kind(overlay, "DaemonSet")
+    pod: dict[str, Any] = found["spec"]["template"]["spec"]
     return pod
 
 
-def mounts_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    """The pod's volumes as runc mounts them: the host's directories with what is mounted below, tmpfs for the rest."""
-    volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    made = []
-    for mount in pod["containers"][0]["volumeMounts"]:
-        options = ["ro"] if mount.get("readOnly") else ["rw"]
-        volume = volumes[mount["name"]]
-        if "hostPath" in volume:
-            found = {"type": "none", "source": volume["hostPath"]["path"], "options": ["rbind", *options]}
-        elif "configMap" in volume:
-            found = {"type": "none", "source": str(PROJECT / "deploy/kubernetes/base"), "options": ["bind", *options]}
-        else:
-            found = {"type": "tmpfs", "source": "tmpfs", "options": ["mode=0777", *options]}
-        made.append({"destination": mount["mountPath"], **found})
-    return made
+class Runc:
+    """One container."""
 
+    def __init__(self, directory: Path, image: Path, pod: dict[str, Any], files: str, *more: str) -> None:
+        self._state = directory / "runc"
+        self._name = f"slabwatch-test-{os.getpid()}-{directory.name}"
+        self._bundle = directory / "bundle"
+        args = ["/usr/bin/slabwatch", *pod["containers"][0]["args"], *more]
+        oci_bundle(self._bundle, image, pod, PROJECT / "deploy" / "kubernetes" / files, args)
 
-def once(image: Path, directory: Path, **security: Any) -> str:
-    """One sample as a pod with that securityContext sees it."""
-    pod = daemonset()
-    context = pod["containers"][0]["securityContext"] | security
-    args = ["/usr/bin/slabwatch", *pod["containers"][0]["args"], "--once"]
-    bundle = directory / f"bundle-{context['runAsUser']}-{len(context['capabilities'].get('add', []))}"
-    oci_bundle(bundle, image, context, args, mounts_of(pod))
-    name = f"slabwatch-test-{os.getpid()}-{bundle.name}"
-    command = ["runc", "--root", str(directory / "runc"), "run", "--bundle", str(bundle), name]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    def command(self, verb: str, *words: str) -> list[str]:
+        return ["runc", "--root", str(self._state), verb, *words]
+
+    def to_its_end(self) -> str:
+        command = self.command("run", "--bundle", str(self._bundle), self._name)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        command = self.command("run", "--bundle", str(self._bundle), self._name)
+        daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            end = time.monotonic() + 30
+            while self.ask("status", check=False).returncode and time.monotonic() < end:
+                assert daemon.poll() is None
+            yield
+        finally:
+            daemon.terminate()  # runc hands it on
+            assert daemon.wait(60) == 0
+
+    def ask(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """slabwatchctl, inside."""
+        command = self.command("exec", self._name, "/usr/bin/slabwatchctl", *words)
+        return subprocess.run(command, check=check, capture_output=True, text=True, timeout=90)
 
 
 def test_the_pods_user_reads_everything_without_a_capability(image: Path, tmp_path: Path) -> None:
-    page = once(image, tmp_path)
+    page = Runc(tmp_path, image, pod_of("base"), "base", "--once").to_its_end()
     for collector in ("slabinfo", "meminfo", "process", "cgroup"):
         assert f'\nslabwatch_collector_success{{collector="{collector}"}} 1\n' in page
     assert '\nslabwatch_slab_active_objects{cache="task_struct"} ' in page
@@ -100,6 +111,29 @@ def test_the_pods_user_reads_everything_without_a_capability(image: Path, tmp_pa
 
 @pytest.mark.parametrize("added", [[], ["DAC_READ_SEARCH"]])
 def test_another_user_is_denied_whatever_is_added(image: Path, tmp_path: Path, added: list[str]) -> None:
-    page = once(image, tmp_path, runAsUser=65532, runAsGroup=65532, capabilities={"drop": ["ALL"], "add": added})
+    pod = copy.deepcopy(pod_of("base"))
+    capabilities = {"drop": ["ALL"], "add": added}
+    pod["containers"][0]["securityContext"] |= {"runAsUser": 65532, "runAsGroup": 65532, "capabilities": capabilities}
+    page = Runc(tmp_path, image, pod, "base", "--once").to_its_end()
     assert '\nslabwatch_collector_success{collector="slabinfo"} 0\n' in page
     assert '\nslabwatch_collector_success{collector="meminfo"} 1\n' in page
+
+
+def test_the_watcher_refuses_a_storm(image: Path, tmp_path: Path) -> None:
+    container = Runc(tmp_path, image, pod_of("base"), "base")
+    with container.running():
+        refused = container.ask("storm", "--preset", "smoke", "--yes", check=False)
+        assert refused.returncode == 2
+        assert "storm" in refused.stderr
+
+
+def test_the_overlay_runs_a_storm(image: Path, tmp_path: Path) -> None:
+    container = Runc(tmp_path, image, pod_of("overlays/storm"), "overlays/storm")
+    with container.running():
+        small = ("--cgroups", "3", "--tasks", "2", "--hold", "0", "--settle", "0")
+        answer = container.ask("--json", "storm", "--preset", "smoke", "--yes", *small, check=False)
+        record = json.loads(answer.stdout.splitlines()[-1])
+        assert record["outcome"] == "completed", record["reason"]
+        assert record["tasks"]["started"] == 6
+        assert (record["cgroups"]["created"], record["cgroups"]["removed"]) == (3, 3)
+        assert "shrunk" in record["snapshots"]
