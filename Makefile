@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench scaling docs deb test-packages lock clean
+.PHONY: run test lint bench scaling vm vm-short docs deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -42,6 +42,13 @@ bench: $(VENV)/.dev
 # docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Six minutes, root, prometheus.
 scaling: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.scaling
+
+# Real kernels in virtual machines: all of them, and the page in docs/; or two, one of them under systemd. As root.
+vm: $(VENV)/.dev
+	$(BIN)/python -m tests.vm matrix
+
+vm-short: $(VENV)/.dev
+	$(BIN)/python -m tests.vm matrix --short --settle 15
 
 # Man pages, docs/metrics.md, the manifests: all that is made from declarations. A test says when they are old.
 docs: $(VENV)/.dev

@@ -42,16 +42,25 @@ class StormState(TypedDict):
     enabled: bool
     running: RunningStorm | None
     leftover_cgroups: int
+    recovering: str  # what a new storm has to wait for; "" when for nothing
 
 
 class ShrinkState(TypedDict):
     enabled: bool
 
 
+class LockState(TypedDict):
+    reason: str
+    by: str | None
+    since: float | None
+
+
 class You(TypedDict):
-    uid: int
     user: str
+    uid: int | None  # of a local user
+    door: str
     role: str
+    may: list[str]
 
 
 class Status(TypedDict):
@@ -65,8 +74,10 @@ class Status(TypedDict):
     collectors: list[CollectorState]
     storm: StormState
     shrink: ShrinkState
+    lock: LockState | None
     metrics_url: str
     socket: str
+    remote_url: str
     you: You
 
 

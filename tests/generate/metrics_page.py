@@ -58,6 +58,9 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
     ("poll_*", "slabwatch", "with `--once`"),
     ("polls_total", "slabwatch", "with `--once`"),
     ("config_*", "slabwatch", "with `--once`"),
+    ("audit_lines_lost_total", "slabwatch", "with `--once`"),
+    ("connections*", "slabwatch", "with `--once`"),
+    ("web_*", "slabwatch", "with `--once`; there is no `metrics.web_config_file`"),
     ("storm_leftover_cgroups", "the hierarchy's directories", "with `--once`"),
     (
         "storm_last_*_bytes",
