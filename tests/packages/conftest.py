@@ -64,3 +64,10 @@ def tool(name: str) -> str:
     found = shutil.which(name, path=f"{tools}{os.pathsep}{os.environ['PATH']}")
     need(found is not None, name)
     return str(found)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of them waits for a Debian, a package and an image."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(400))
