@@ -20,6 +20,7 @@ from tests.packages.conftest import PROJECT, tool
 
 ANSIBLE = PROJECT / "deploy" / "ansible"
 HOSTS = ("one", "two")
+CGROUP_V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
 # Each in its own place, on any free port.
 SETTINGS = {
     "metrics": {"listen": "127.0.0.1:0"},
@@ -105,13 +106,22 @@ def test_it_is_installed_and_configured(fleet: Fleet) -> None:
         assert loaded.cgroups.exclude == ('/odd "name"\\x',)
         assert (loaded.storm.enabled, loaded.storm.max_tasks, loaded.shrink.enabled) == (True, 500, True)
         assert host.path("/etc/systemd/system/multi-user.target.wants/slabwatch.service").is_symlink()
-        rights = host.path("/etc/systemd/system/slabwatch.service.d")
-        assert {path.name for path in rights.iterdir()} == {"storm.conf", "shrink.conf"}
+        assert rights_of(host) == {"storm.conf", "shrink.conf"} | (set() if CGROUP_V2 else {"storm-v1.conf"})
+
+
+def rights_of(host: Chroot) -> set[str]:
+    return {path.name for path in host.path("/etc/systemd/system/slabwatch.service.d").iterdir()}
 
 
 def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
     recap = fleet.play("install.yml", slabwatch_storm=True, slabwatch_shrink=True)["recap"]
     assert {host: counts["changed"] for host, counts in recap.items()} == {"one": 0, "two": 0}
+
+
+def test_rights_are_taken_back(fleet: Fleet) -> None:
+    fleet.play("install.yml")
+    assert {frozenset(rights_of(host)) for host in fleet.hosts.values()} == {frozenset()}
+    fleet.play("install.yml", slabwatch_storm=True, slabwatch_shrink=True)
 
 
 def test_a_wrong_configuration_is_never_written(fleet: Fleet) -> None:
