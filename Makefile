@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench vm vm-short docs deb test-packages lock clean
+.PHONY: run test lint bench scaling vm vm-short docs deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -16,6 +16,12 @@ $(VENV)/.run: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	touch $@
+
+# What checks the packages, in a venv of its own: none of it is needed to run or to change slabwatch.
+$(VENV)/.tools: tests/packages/tools.lock
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r tests/packages/tools.lock
 	touch $@
 
 # The daemon in the foreground, on the defaults plus deploy/demo/slabwatch.toml (storm and shrink allowed).
@@ -33,6 +39,10 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
+# docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Six minutes, root, prometheus.
+scaling: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.scaling
+
 # Real kernels in virtual machines: all of them, and the page in docs/; or two, one of them under systemd. As root.
 vm: $(VENV)/.dev
 	$(BIN)/python -m tests.vm matrix
@@ -49,7 +59,7 @@ deb: $(VENV)/.run
 	BUILD=$(BIN)/python deploy/debian/build.sh
 
 # Builds and installs the packages for real, in a Debian of its own: root, mmdebstrap, a package mirror; minutes.
-test-packages: $(VENV)/.dev
+test-packages: $(VENV)/.dev $(VENV)/.tools
 	SLABWATCH_TEST_PACKAGES=1 $(BIN)/python -m pytest tests/packages
 
 # New versions of everything; look at the difference before it is committed.
@@ -58,6 +68,8 @@ lock: $(VENV)/.dev
 		--no-emit-find-links --no-emit-trusted-host --extra build --output-file requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements-dev.lock --constraint requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --output-file tests/packages/tools.lock tests/packages/tools.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

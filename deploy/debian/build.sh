@@ -38,19 +38,10 @@ install -d "$root/usr/bin" "$root/usr/share/doc/slabwatch/examples" "$root/usr/s
     "$root/usr/lib/systemd/system" "$root/usr/lib/sysusers.d" "$root/usr/lib/tmpfiles.d"
 for program in slabwatch slabwatchctl; do
     case $program in
-        slabwatch) main=slabwatch parser=slabwatch ;;
-        slabwatchctl) main=ctl parser=parser ;;
+        slabwatch) parser=slabwatch ;;
+        slabwatchctl) parser=parser ;;
     esac
-    cat >"$root/usr/bin/$program" <<END
-#!/usr/bin/python3 -I
-import sys
-
-sys.path.insert(0, "/usr/lib/slabwatch")
-from slabwatch.cli.$main import main
-
-sys.exit(main())
-END
-    chmod 755 "$root/usr/bin/$program"
+    install -m 755 "deploy/bin/$program" "$root/usr/bin/"
     for shell in bash zsh; do
         case $shell in
             bash) completion=$root/usr/share/bash-completion/completions/$program ;;

@@ -12,12 +12,12 @@ def main(directory: str) -> None:
     print("licence of each is in full in its .dist-info directory there.\n")
     for found in sorted(importlib.metadata.distributions(path=[directory]), key=lambda found: found.name.lower()):
         if found.name != "slabwatch":
-            said = found.metadata.get("License-Expression") or found.metadata.get("License") or ""
+            said = [line for key in ("License-Expression", "License") for line in found.metadata.get_all(key) or []]
             classified = [
-                line.split(" :: ")[-1] for line in found.metadata.get_all("Classifier", []) if "License" in line
+                line.split(" :: ")[-1] for line in found.metadata.get_all("Classifier") or [] if "License" in line
             ]
-            licence = (said or ", ".join(classified) or "see its .dist-info").strip().splitlines()[0]
-            print(f"{found.name} {found.version}: {licence}")
+            licence = (*said, ", ".join(classified), "see its .dist-info")
+            print(f"{found.name} {found.version}: {next(filter(None, licence)).strip().splitlines()[0]}")
 
 
 if __name__ == "__main__":

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from unittest import mock
 
 from tests.generate.roff import Page, bold, italic
 
-_HIDDEN = ("-h", "--version")
+_HIDDEN = {"-h", "--version"}
 
 
 def describe(page: Page, parser: argparse.ArgumentParser, *, without: frozenset[str] = frozenset()) -> None:
     """The options and arguments of one parser, but for help, verbs, and the options in ``without``."""
     for action in _actions(parser):
-        if (
-            action.option_strings
-            and action.option_strings[0] not in _HIDDEN
-            and without.isdisjoint(action.option_strings)
-        ):
-            page.item(", ".join(_tag(option, action) for option in action.option_strings), _text(parser, action))
-        elif not action.option_strings:
-            page.item(italic(_value(action) or action.dest), _text(parser, action))
+        tags = [_tag(option, action) for option in action.option_strings] or [italic(_value(action) or action.dest)]
+        if not set(action.option_strings) & (without | _HIDDEN):
+            page.item(", ".join(tags), _text(action))
 
 
 def verbs(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
@@ -50,7 +46,7 @@ def options(parser: argparse.ArgumentParser) -> frozenset[str]:
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
     for action in parser._actions:
-        if not isinstance(action, argparse._SubParsersAction) and action.help != argparse.SUPPRESS:
+        if not isinstance(action, argparse._SubParsersAction) and action.help not in (None, argparse.SUPPRESS):
             yield action
 
 
@@ -67,7 +63,8 @@ def _value(action: argparse.Action) -> str:
     return "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
 
 
-def _text(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    # What the help shows: %(default)s and %% filled in.
-    text = argparse.HelpFormatter(parser.prog)._expand_help(action) if action.help else ""
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _text(action: argparse.Action) -> str:
+    """The help with %(default)s and %% filled in, as a sentence; what is typed stays as it is."""
+    text = argparse.HelpFormatter("")._expand_help(action)
+    start = text[0].upper() if re.match(r"[a-z]+[ ,;]", text) else text[0]
+    return start + text[1:] + ("" if text.endswith(".") else ".")

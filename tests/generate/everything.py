@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.generate import manpages, metrics_page
+from tests.generate import kubernetes, manpages, metrics_page
 
 
 def everything(project: Path) -> dict[str, str]:
     """Paths below the project, and what the files hold. ``project``: where the sources are read."""
     return {f"docs/man/{name}": text for name, text in manpages.pages().items()} | {
         "docs/metrics.md": metrics_page.page(),
+        "deploy/kubernetes/components/rules/rules.yaml": kubernetes.rules(project),
+        "deploy/kubernetes/components/dashboards/dashboards.yaml": kubernetes.dashboards(project),
     }

@@ -130,7 +130,13 @@ def _ctl() -> str:
     page.section("EXIT STATUS")
     page.items((str(code.value), meaning[:1].upper() + meaning[1:] + ".") for code, meaning in MEANINGS.items())
     page.section("ENVIRONMENT")
-    page.items((("SLABWATCH_HOST", "The daemon to ask where `--host` is not given."),))
+    page.items(
+        (
+            ("SLABWATCH_HOST", "The daemon to ask where none is named."),
+            ("SLABWATCH_SSH", "Options for ssh where `--ssh-options` is not given."),
+            ("SLABWATCH_CA, SLABWATCH_CERT, SLABWATCH_KEY", "Files where `--ca`, `--cert`, `--key` are not given."),
+        )
+    )
     page.section("EXAMPLES")
     page.literal(
         """

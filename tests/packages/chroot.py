@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What the package depends on.
-_PACKAGES = "python3,systemd,procps"
+# What the package depends on, and what Ansible needs for packages.
+_PACKAGES = "python3,systemd,procps,python3-apt"
 _ENTER = 'root=$1; shift; for d in proc sys dev; do mount --rbind /$d "$root/$d"; done; exec chroot "$root" "$@"'
 
 

@@ -56,3 +56,18 @@ def build_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path
 def package(build_package: Callable[[], Path]) -> Path:
     """The Debian package, built from this tree."""
     return build_package()
+
+
+def tool(name: str) -> str:
+    """A checker from .venv/tools (make test-packages makes it), or from the machine."""
+    tools = os.environ.get("SLABWATCH_TOOLS", str(PROJECT / ".venv" / "tools" / "bin"))
+    found = shutil.which(name, path=f"{tools}{os.pathsep}{os.environ['PATH']}")
+    need(found is not None, name)
+    return str(found)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of them waits for a Debian, a package and an image."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(400))
