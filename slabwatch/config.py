@@ -62,8 +62,8 @@ class Control(Section):
 
     socket: str = Field(
         "",
-        description="Path of the unix socket. Empty: /run/slabwatch/slabwatch.sock as root, "
-        "else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
+        description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
+        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
     )
     owner: str = Field("", description="User that owns the socket (name or uid). Empty: the daemon's own.")
     group: str = Field("", description="Group that may open the socket (name or gid). Empty: the daemon's own.")
@@ -129,7 +129,9 @@ class Storm(Section):
 
     enabled: bool = Field(False, description="Allow storms.")
     parent: str = Field(
-        "/", description="Cgroup below which the storm's own are made, as a path in the memory hierarchy."
+        "/",
+        description="Cgroup below which the storm's own are made, as a path in the memory hierarchy. "
+        "self: the daemon's own, which on v2 must be delegated to it (systemd: Delegate=memory pids).",
     )
     max_cgroups: int = Field(2000, ge=1, le=60_000, description="Most cgroups of one storm.")
     max_tasks: int = Field(250_000, ge=1, le=10_000_000, description="Most tasks of one storm, over all its cgroups.")
@@ -151,7 +153,9 @@ class State(Section):
     """Where the records of storms are kept."""
 
     directory: str = Field(
-        "", description="Empty: /var/lib/slabwatch as root, else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch)."
+        "",
+        description="Empty: $STATE_DIRECTORY as a service, /var/lib/slabwatch as root, "
+        "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch).",
     )
 
 
@@ -178,15 +182,26 @@ class Config(Section):
 
     def socket_path(self) -> Path:
         """The control socket, with the default filled in."""
-        return Path(self.control.socket) if self.control.socket else default_socket()
+        if self.control.socket:
+            return Path(self.control.socket)
+        runtime = _given_by_systemd("RUNTIME_DIRECTORY")
+        return runtime / "slabwatch.sock" if runtime else default_socket()
 
     def state_directory(self) -> Path:
         """The records' directory, with the default filled in."""
         if self.state.directory:
             return Path(self.state.directory)
+        if state := _given_by_systemd("STATE_DIRECTORY"):
+            return state
         if os.geteuid() == 0:
             return Path("/var/lib/slabwatch")
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "slabwatch"
+
+
+def _given_by_systemd(variable: str) -> Path | None:
+    """The first of the directories that the service's unit sets up: systemd.exec(5)."""
+    first = os.environ.get(variable, "").partition(":")[0]
+    return Path(first) if first else None
 
 
 def default_socket() -> Path:

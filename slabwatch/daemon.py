@@ -26,6 +26,7 @@ from slabwatch.expose.page import MetricsPage
 from slabwatch.host.facts import read_facts
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult, shrink
+from slabwatch.sdnotify import Notifier, ServiceManager
 from slabwatch.storm.doctor import examine
 from slabwatch.storm.registry import StormRegistry
 from slabwatch.watch.collect import Collectors
@@ -36,6 +37,8 @@ from slabwatch.watch.sampler import Sampler
 # The engine's own deadlines for draining and removing are inside this one.
 STORM_STOP_SECONDS = 60.0
 SERVERS_STOP_SECONDS = 5.0
+# From when on the status line tells of it.
+LATE_SECONDS = 5.0
 # What a reload can not change: the key's section and name.
 _FIXED = (
     ("metrics", "listen"),
@@ -74,6 +77,12 @@ class Daemon:
         self._collectors = Collectors(root, config)
         self._sampler = Sampler(self._collectors.collect, self._publish, config.poll.interval_seconds)
         self._storms = StormRegistry(root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own)
+        self._manager = ServiceManager(
+            Notifier.from_environment(),
+            sampled=lambda: self._sampler.latest is not None,
+            behind_seconds=self._sampler.behind_seconds,
+            status=self._status_line,
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ConfigError when an address or the socket can not be used."""
@@ -87,11 +96,13 @@ class Daemon:
                     _named(group, "sampler", self._sampler.run()),
                     _named(group, "storm recovery", self._storms.recover()),
                     _named(group, "reload on SIGHUP", self._reload_on_signal()),
+                    _named(group, "service manager", self._manager.run()),
                 ]
                 self.state = "READY"
                 self._announce(self._metrics_url, self.config.socket_path())
                 await self._stop.wait()
                 self.state = "STOPPING"
+                self._manager.stopping()
                 log.info("stopping")
                 await self._stage("storm", self._storms.close(STORM_STOP_SECONDS), STORM_STOP_SECONDS)
                 for task in tasks:
@@ -151,7 +162,7 @@ class Daemon:
             storms=self._storms,
             shrinker=self,
             examine=lambda: examine(self._root, self.config),
-            reload=self.reload,
+            reload=self._reload_and_tell,
             facts=self._describe,
         )
         control = self.config.control
@@ -165,6 +176,14 @@ class Daemon:
             "socket": str(self.config.socket_path()),
             "kernel": self._facts.as_dict(),
         }
+
+    def _status_line(self) -> str:
+        """For `systemctl status`."""
+        if self._sampler.behind_seconds() > LATE_SECONDS:
+            return f"{self.state}: {self._metrics_url}, the sampler makes no progress"
+        run = self._storms.running
+        storm = f"storm {run.id} in phase {run.phase}" if run else "no storm"
+        return f"{self.state}: {self._metrics_url}, {self._sampler.polls} polls, {storm}"
 
     def _publish(self, sample: Sample, derived: Derived) -> None:
         overruns = self._sampler.overruns
@@ -200,9 +219,13 @@ class Daemon:
             await self._hang_up.wait()
             self._hang_up.clear()
             try:
-                await self.reload()
+                await self._reload_and_tell()
             except ConfigError as error:
                 log.error("reload_failed", extra={"fields": {"error": str(error), "kept": "the old configuration"}})
+
+    async def _reload_and_tell(self) -> None:
+        with self._manager.reloading():
+            await self.reload()
 
     async def reload(self) -> None:
         """Take the file's new content; on ConfigError the old configuration stays whole."""

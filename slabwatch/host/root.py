@@ -154,8 +154,15 @@ class KernelRoot:
         return os.path.exists(self.path(kernel_path))
 
     def can_write(self, kernel_path: str) -> bool:
-        """Whether this process may write the file."""
-        return os.access(self.path(kernel_path), os.W_OK)
+        """Whether this process may write the file or directory."""
+        path = self.path(kernel_path)
+        if os.path.isdir(path):
+            return os.access(path, os.W_OK)
+        try:  # access(2) leaves the capabilities of a user other than root out of account
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
 
 def unavailable(kernel_path: str, error: OSError) -> SourceUnavailable:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from slabwatch.storm import lifecycle, worker
+from slabwatch.storm import lifecycle, spawn, worker
 
 DRAIN_SECONDS = 20.0
 REMOVE_SECONDS = 30.0
@@ -334,4 +334,5 @@ class _Orders:
 
 def main() -> None:
     """Entry point: ``python -I -S -E -c ... '<setup as JSON>'``."""
+    spawn.keep_capabilities_from_programs()
     sys.exit(serve(Setup(**json.loads(sys.argv[1]))))

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 PREFIX = "slabwatch-storm-"
 # In the environment of the engine, and so of everything that comes from it. Its value is the storm's id.
 MARK = "SLABWATCH_STORM"
+# What the removal of earlier storms may take, the end of an engine that still lives included.
+ORPHANS_SECONDS = 20.0
 _CGROUP_NAME = re.compile(r"c\d{4,6}\Z")
 _STORM_NAME = re.compile(re.escape(PREFIX) + r"[0-9a-z-]{1,64}\Z")
 

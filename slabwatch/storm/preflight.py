@@ -20,6 +20,7 @@ from slabwatch.host.memory_cgroups import MemoryCgroups
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import can_shrink
 from slabwatch.kernel.cgroup_stat import parse_cgroup_stat
+from slabwatch.storm import place
 from slabwatch.storm.plan import Plan
 
 KIB, MIB = 1024, 1024 * 1024
@@ -89,8 +90,8 @@ def examine(root: KernelRoot, plan: Plan, parent: str, min_available_ratio: floa
     except (SourceUnavailable, KernelParseError) as error:
         check = Check("hierarchy", False, "kernel_can_not", f"no memory cgroups to storm in: {error}")
         return Forecast((check,), None, "", "", 0)
-    directory = hierarchy.directory(parent)
-    home = hierarchy.directory(_own_cgroup(root, hierarchy))
+    directory = hierarchy.directory(place.parent_path(root, hierarchy, parent))
+    home = hierarchy.directory(place.own_path(root, hierarchy))
     per_cgroup = CGROUP_BYTES + CGROUP_BYTES_PER_CPU * (os.cpu_count() or 1)
     if keeps_caches_per_cgroup(root, hierarchy):
         per_cgroup += RESIDUE_BYTES
@@ -127,15 +128,6 @@ def _has_caches(root: KernelRoot, directory: str) -> bool:
         return root.read(f"{directory}/memory.kmem.slabinfo").count(b"\n") > 2
     except (SourceUnavailable, KernelParseError):
         return False
-
-
-def _own_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> str:
-    try:
-        own = root.read_own_cgroup()
-    except (SourceUnavailable, KernelParseError):
-        return "/"
-    path = own.unified if hierarchy.version == 2 else own.by_controller.get("memory")
-    return hierarchy.below_mount(path or "/")
 
 
 def _privileges(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) -> Check:

@@ -19,13 +19,12 @@ from slabwatch.host.hierarchy import find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
 from slabwatch.host.slab_sysfs import SlabSysfs
-from slabwatch.storm import lifecycle, preflight
+from slabwatch.storm import lifecycle, place, preflight
 from slabwatch.storm.plan import Plan, caps_of, make_plan
 from slabwatch.storm.record import summary
 from slabwatch.storm.runner import Measure, StormRun, Surroundings
 from slabwatch.storm.store import RecordStore
 
-RECOVER_SECONDS = 20.0
 _REMEMBERED_KEYS = 64
 
 log = logging.getLogger(__name__)
@@ -73,10 +72,13 @@ class StormRegistry:
         if not self._root.live:
             return
         try:
-            parent = find_memory_hierarchy(self._root).directory(self._config().storm.parent)
+            parent = place.parent_directory(self._root, self._config().storm.parent)
             # A thread can not be cancelled: it looks whether the daemon stops.
             swept = await asyncio.to_thread(
-                lifecycle.remove_orphans, parent, deadline_seconds=RECOVER_SECONDS, give_up=lambda: self._closed
+                lifecycle.remove_orphans,
+                parent,
+                deadline_seconds=lifecycle.ORPHANS_SECONDS,
+                give_up=lambda: self._closed,
             )
         except (SourceUnavailable, KernelParseError, OSError) as error:
             log.info("storm_recovery_impossible", extra={"fields": {"error": str(error)}})
@@ -94,6 +96,8 @@ class StormRegistry:
             if self.running is not None:
                 text = f"storm {self.running.id} is running, in phase {self.running.phase}: wait for it, or stop it"
                 raise StormRejected("storm_running", text, running=self.running.id)
+            if self._config().storm.enabled:
+                await asyncio.to_thread(place.make_room, self._root, self._config().storm.parent)
             plan, forecast = await self._examine(wishes)
             forecast.refuse()
             around = await self._surroundings()

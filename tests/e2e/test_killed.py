@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -11,7 +12,7 @@ from functools import partial
 import pytest
 
 from tests.e2e.conftest import side_by_side
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import BIN, Daemon
 from tests.live.kernel import cgroups_below, marked, wait_for_no_task, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -77,6 +78,23 @@ def kill_with_engine(daemon: Daemon) -> None:
     assert (said["removed"], said["left"]) == (11, {})
 
 
+def clean_up_without_a_daemon(daemon: Daemon) -> None:
+    """As a service manager has it done after a death without goodbye."""
+    storm_id = reach(daemon, "hold")
+    daemon.signal(signal.SIGSTOP)
+    os.kill(daemon.engine(), signal.SIGKILL)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_for_no_task(storm_id, 5)
+    parent = daemon.parent
+    assert parent is not None
+    command = [str(BIN / "slabwatch"), "--clean-up", "--config", str(daemon.config)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("11 cgroups removed, 0 tasks killed, 0 cgroups left\n")
+    assert cgroups_below(parent) == []
+
+
 def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
     """A service manager may tell all processes of a service: the engine cleans up before it ends."""
     storm_id = reach(daemon, "hold")
@@ -94,6 +112,7 @@ def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
 STORIES: Mapping[str, Callable[[Daemon], None]] = {
     **{moment: partial(kill, moment=moment) for moment in MOMENTS},
     "engine killed": kill_with_engine,
+    "no next daemon": clean_up_without_a_daemon,
     "engine terminated": partial(tell_the_engine_to_end, number=signal.SIGTERM),
     "engine hung up": partial(tell_the_engine_to_end, number=signal.SIGHUP),
 }

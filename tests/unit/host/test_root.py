@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,16 @@ def test_max_is_no_number(tmp_path: Path) -> None:
     assert root.read_counter("/other") == 12
     assert root.can_write("/other")
     assert not root.can_write("/missing")
+
+
+def test_writing_is_tried_where_the_kernel_would_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """access(2) does not know the capabilities of a user other than root: for files it is not asked."""
+    root = fabricate(tmp_path, {"/directory/file": "as it is\n"})
+    monkeypatch.setattr(os, "access", lambda path, mode: os.path.isdir(path) and mode == os.W_OK)
+    assert root.can_write("/directory")
+    assert root.can_write("/directory/file")
+    assert root.read("/directory/file") == b"as it is\n"
+    deny(monkeypatch, ["file"])
+    assert not root.can_write("/directory/file")
+    os.mkfifo(tmp_path / "fifo")
+    assert not root.can_write("/fifo"), "and one that nobody reads does not block"
