@@ -69,7 +69,7 @@ class Outcome:
     @property
     def steps(self) -> list[tuple[str, str]]:
         """Of a scenario that tells them, one a line: what was done, and what was seen."""
-        return re.findall(r"^(\w+): (.*)$", self.stdout, re.MULTILINE)
+        return re.findall(r"^(\w+): (.* \[[\d.]+ s\])$", self.stdout, re.MULTILINE)
 
 
 def all_cells(cache: Path) -> Iterator[Cell]:
