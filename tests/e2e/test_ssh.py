@@ -160,6 +160,39 @@ def test_a_viewer_may_look_and_nothing_else(make_daemon: MakeDaemon, sshd: Sshd)
     assert (refused["uid"], refused["outcome"]) == (sshd.member.uid, "not_allowed")
 
 
+def test_a_key_that_opens_the_bridge_alone(over: Over) -> None:
+    sshd = over.sshd
+    sshd.authorize(sshd.member, f'restrict,command="slabwatchctl stdio-bridge --host unix://{over.daemon.socket}"')
+    try:
+        done = ctl("--host", sshd.target(), "--json", "status", env=over.env)
+        assert json.loads(done.stdout)["you"]["role"] == "operator", done.stderr
+        other = ctl("--host", sshd.target(), "--ssh-command", "touch /tmp/x", "--json", "status", env=over.env)
+        assert json.loads(other.stdout)["pid"] == over.daemon.pid, "whatever is asked for, the bridge is what comes"
+    finally:
+        sshd.authorize(sshd.member)
+
+
+def test_a_network_that_goes_silent(over: Over) -> None:
+    quick = f"{over.sshd.options()} -o ServerAliveInterval=1 -o ServerAliveCountMax=1"
+    over.env = {**over.env, "SLABWATCH_SSH": quick}
+    with over.beside("top", "--watch") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert over.sshd.process is not None
+        # Of each session's two halves, the one that talks to the network.
+        monitors = children(over.sshd.process.pid)
+        sessions = [pid for monitor in monitors for pid in children(monitor)]
+        for pid in sessions:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert process.wait(20) == 5
+        finally:
+            for pid in sessions:
+                os.kill(pid, signal.SIGCONT)
+        assert process.stderr is not None
+        assert "not responding" in process.stderr.read()
+
+
 def test_the_daemon_goes_away(over: Over) -> None:
     with over.beside("storm", "--cgroups", "2", "--tasks", "2", "--hold", "60") as process:
         over.running("hold")
