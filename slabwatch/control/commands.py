@@ -17,6 +17,9 @@ from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
 from slabwatch.errors import SlabwatchError, StormRejected
 
+# How long a client may take to send the body of a request.
+BODY_SECONDS = 10.0
+
 R = TypeVar("R", bound=Request)
 Fields = dict[str, Any]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,10 +55,10 @@ class Commands:
     def routes(self, storm_path: str) -> list[web.AbstractRouteDef]:
         """``storm_path`` is the path of one storm, with its pattern."""
         return [
-            web.post("/v1/storms", self._audited("storm", self._start)),
-            web.post(f"{storm_path}/stop", self._audited("stop", self._stop)),
-            web.post("/v1/shrink", self._audited("shrink", self._shrink)),
-            web.post("/v1/reload", self._audited("reload", self._reload)),
+            web.post("/v1/storms", self._audited("storm", self._start), name="storm"),
+            web.post(f"{storm_path}/stop", self._audited("stop", self._stop), name="stop"),
+            web.post("/v1/shrink", self._audited("shrink", self._shrink), name="shrink"),
+            web.post("/v1/reload", self._audited("reload", self._reload), name="reload"),
         ]
 
     def _audited(self, command: str, act: Act) -> Handler:
@@ -145,7 +148,11 @@ class Commands:
 
 async def read_body(request: web.Request, form: type[R]) -> R:
     """The body in its documented form; no body at all is {}. Raises Problem."""
-    body = await request.read()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            body = await request.read()
+    except TimeoutError as error:
+        raise Problem("too_slow", f"the body did not arrive within {BODY_SECONDS:g} s") from error
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:

@@ -21,6 +21,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unknown_storm": (404, "No such storm"),
     "unknown_cache": (404, "No such cache"),
     "wrong_method": (405, "This path does not take this method"),
+    "too_slow": (408, "The request did not arrive in time"),
     "storm_running": (409, "A storm is running"),
     "shrink_running": (409, "A shrink is running"),
     "stopping": (409, "The daemon is stopping"),
