@@ -27,7 +27,8 @@ QUICK = ("--hold", "0", "--settle", "0")
 @pytest.fixture(autouse=True)
 def readable() -> None:
     need(shutil.which("setpriv") is not None, "setpriv (util-linux)")
-    probe = os.system(f"setpriv --reuid=65501 --regid=65501 --clear-groups -- sh -c '{BIN}/python -c 1' 2> /dev/null")
+    version = f"sh -c '{BIN}/slabwatchctl --version' > /dev/null 2>&1"
+    probe = os.system(f"setpriv --reuid=65501 --regid=65501 --clear-groups -- {version}")
     need(probe == 0, f"a virtual environment that every user can read ({BIN})")
 
 
