@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench lock clean
+.PHONY: run test lint bench fuzz openapi lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -32,6 +32,16 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+# The same tests as in CI with many more inputs, then each parser under a coverage-guided fuzzer (FUZZ_SECONDS each).
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev
+	SLABWATCH_FUZZ=20 $(BIN)/python -m pytest tests/fuzz
+	$(BIN)/python -m tests.fuzz.guided all $(FUZZ_SECONDS)
+
+# The published description of the control API; a test holds it against the code.
+openapi: $(VENV)/.dev
+	$(BIN)/python -m slabwatch.control.openapi >docs/openapi.json
 
 # New versions of everything; look at the difference before it is committed.
 lock: $(VENV)/.dev
