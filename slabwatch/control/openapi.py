@@ -222,7 +222,7 @@ def _template(resource: web.AbstractResource) -> str:
 
 
 def main() -> None:
-    """Write the document to stdout: ``make openapi`` keeps docs/openapi.json."""
+    """Write the document to stdout: ``make docs`` keeps docs/openapi.json."""
     from typing import cast
 
     from slabwatch.control.server import make_app

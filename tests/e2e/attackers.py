@@ -6,10 +6,12 @@ Each is bounded in connections and in time, ends by itself, and prints as JSON w
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import random
 import resource
+import ssl
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -205,6 +207,42 @@ class Attack:
                 await reader.read(1)
 
         await self.crowd(300, each)
+
+    async def hellos(self) -> None:
+        """Whole TLS handshakes, one after the other on 50 connections: what costs the server most."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        host, _, port = self.address.rpartition(":")
+
+        async def each(_: int) -> None:
+            _reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            self.done["connections"] += 1
+            writer.transport.abort()
+
+        await self.crowd(50, each)
+
+    async def passwords(self) -> None:
+        """Guesses, on 50 connections, for a name that exists and for others."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        host, _, port = self.address.rpartition(":")
+
+        async def each(number: int) -> None:
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
+            self.done["connections"] += 1
+            try:
+                while True:
+                    guess = b"%s:%d" % (b"alice" if number % 2 else b"bob", random.getrandbits(30))
+                    head = b"GET /metrics HTTP/1.1\r\nHost: a\r\nAuthorization: Basic %s\r\n\r\n"
+                    writer.write(head % base64.b64encode(guess))
+                    answer = await reader.readuntil(b"\r\n\r\n")
+                    length = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                    await reader.readexactly(length)
+                    self.done[answer.split(b" ")[1].decode()] += 1
+            finally:
+                writer.transport.abort()
+
+        await self.crowd(50, each)
 
 
 def main() -> None:

@@ -5,23 +5,31 @@ The figures of each attack are printed (``pytest -rP``); docs/security.md has th
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import bcrypt
 import pytest
 
+from slabwatch.control.streams import MAX_STREAMS
 from slabwatch.door import Connections
+from tests.certificates import Authority
+from tests.e2e.conftest import daemons
 from tests.e2e.daemon import Daemon
-from tests.live.kernel import wait_until
+from tests.live.kernel import need_kernel, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -178,3 +186,99 @@ def test_the_control_door(besieged: Daemon, attack: str) -> None:
     assert_unmoved(watch)
     assert_recovers(besieged, watch)
     assert besieged.events("storm_started") == []
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that speaks TLS and wants a password, at the usual cost of its hash."""
+    directory = tmp_path_factory.mktemp("certificates")
+    Authority(directory).issue("server", "DNS:localhost,IP:127.0.0.1")
+    digest = bcrypt.hashpw(b"sesame", bcrypt.gensalt(10)).decode()
+    (directory / "web.yml").write_text(
+        f"tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\nbasic_auth_users:\n  alice: {digest}\n",
+        encoding="ascii",
+    )
+    with daemons(need_kernel()) as make:
+        metrics = {"web_config_file": str(directory / "web.yml")}
+        daemon = make(storms=False, poll={"interval_seconds": INTERVAL}, metrics=metrics)
+        daemon.start()
+        yield daemon
+
+
+def tls_scraper(daemon: Daemon) -> Callable[[], bool]:
+    """A client that knows the password, with a new connection each time."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    password = base64.b64encode(b"alice:sesame").decode()
+    request = urllib.request.Request(f"{daemon.url}/metrics", headers={"Authorization": f"Basic {password}"})
+
+    def scrape() -> bool:
+        with urllib.request.urlopen(request, timeout=10, context=context) as response:
+            return bool(response.status == 200 and response.read())
+
+    return scrape
+
+
+@pytest.mark.parametrize("attack", ["handshakes", "hellos", "passwords"])
+def test_the_metrics_door_with_tls_and_passwords(guarded: Daemon, attack: str) -> None:
+    scrape = tls_scraper(guarded)
+    wait_until(scrape, 10, "it serves")
+    with watched(guarded, scrape) as watch, attackers((attack, guarded.url.removeprefix("https://"))) as done:
+        pass
+    print(watch.line(f"metrics with TLS: {attack} {done[0]}"))
+    assert_unmoved(watch)
+    assert_recovers(guarded, watch)
+    if attack == "passwords":
+        assert done[0]["401"] > 20
+        assert "200" not in done[0]
+
+
+def test_a_storm_amid_attacks_on_both_doors(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(poll={"interval_seconds": INTERVAL}).start()
+    wait_until(lambda: daemon.get("/-/ready")[0] == 200, 10, "/-/ready")
+    metrics, control = daemon.url.removeprefix("http://"), str(daemon.socket)
+    attacks = (("idle", metrics), ("pipelines", metrics), ("idle", control), ("json", control), ("unread", control))
+    with watched(daemon) as watch, attackers(*attacks, seconds=15) as done:
+        storm_id = daemon.begin_storm(cgroups=50, tasks=20, kind="fork", hold_seconds=2, settle_seconds=3)
+        with unread_events(daemon, storm_id, 50):
+            record = daemon.record(storm_id)
+    print(watch.line(f"both, and a storm {[sum(each.values()) for each in done]}"))
+    assert record["outcome"] == "completed", record["reason"]
+    assert record["tasks"]["started"] == 1000
+    assert record["cgroups"]["leftover"] == 0
+    assert watch.failures == []
+    assert watch.polls >= 0.6 * watch.seconds / INTERVAL
+    assert_recovers(daemon, watch)
+
+
+@contextmanager
+def unread_events(daemon: Daemon, storm_id: str, count: int) -> Iterator[None]:
+    """Clients that ask for the storm's events and never read them."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            client.connect(str(daemon.socket))
+            client.sendall(b"GET /v1/storms/%s/events HTTP/1.1\r\nHost: a\r\n\r\n" % storm_id.encode())
+        yield
+
+
+def first_word(daemon: Daemon, path: str) -> bytes:
+    """The status of an answer that may have no end."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(10)
+        client.connect(str(daemon.socket))
+        client.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
+        return client.recv(12)[9:]
+
+
+def test_watchers_leave_room_for_who_holds_the_lease(make_daemon: MakeDaemon) -> None:
+    # Whoever may look can follow storms; that must not keep an operator from following his own.
+    daemon = make_daemon().start()
+    storm_id = daemon.begin_storm(cgroups=2, tasks=2, hold_seconds=60)
+    with unread_events(daemon, storm_id, MAX_STREAMS + 20):
+        wait_until(lambda: first_word(daemon, f"/v1/storms/{storm_id}/events") == b"503", 10, "all streams are taken")
+        done = daemon.ctl("--json", "stop", storm_id)
+        assert done.returncode == 0, done.stderr
+        started = daemon.ctl("storm", "--cgroups", "2", "--tasks", "2", "--hold", "0", "--settle", "0", "--no-shrink")
+        assert started.returncode == 0, started.stderr
+    assert daemon.ask("GET", "/v1/storms")[1]["storms"][0]["outcome"] == "completed"
