@@ -39,7 +39,7 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
-# docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Six minutes, root, prometheus.
+# docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Five minutes, root, prometheus.
 scaling: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.scaling
 
