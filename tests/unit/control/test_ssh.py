@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -206,6 +206,9 @@ async def test_ctrl_c_does_not_reach_it(fake_ssh: Fake, door: Door, tmp_path: Pa
     fake_ssh(f"echo $$ > {tmp_path}/pid; {bridge_to(door)}")
     async with ControlClient("ssh://host") as client:
         await client.get("/v1/status")
-        os.kill(int((tmp_path / "pid").read_text()), 2)
-        await asyncio.sleep(0.1)  # long enough for it to die of it
+        pid = int((tmp_path / "pid").read_text())
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+        ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")), 16)
+        assert ignored & 1 << (signal.SIGINT - 1)
+        os.kill(pid, signal.SIGINT)
         assert (await client.get("/v1/status"))["state"] == "READY"
