@@ -39,9 +39,14 @@ class Poll(Section):
 
 
 class Metrics(Section):
-    """The exposition for Prometheus. It has no authentication of its own: keep it on loopback or behind one."""
+    """The exposition for Prometheus. Open to whoever can connect, unless the web configuration says otherwise."""
 
     listen: str = Field("127.0.0.1:9934", description="Address and port of /metrics. IPv6 in brackets: [::1]:9934.")
+    web_config_file: str = Field(
+        "",
+        description="File in the form of Prometheus' exporter-toolkit (web.config.file): TLS, client certificates, "
+        "basic authentication, headers, rate limit. Read again when it or a certificate changes.",
+    )
 
     @field_validator("listen")
     @classmethod
@@ -70,8 +75,8 @@ class Control(Section):
 
     socket: str = Field(
         "",
-        description="Path of the unix socket. Empty: /run/slabwatch/slabwatch.sock as root, "
-        "else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
+        description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
+        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
     )
     owner: str = Field("", description="User that owns the socket (name or uid). Empty: the daemon's own.")
     group: str = Field("", description="Group that may open the socket (name or gid). Empty: the daemon's own.")
@@ -209,7 +214,9 @@ class Storm(Section):
 
     enabled: bool = Field(False, description="Allow storms.")
     parent: str = Field(
-        "/", description="Cgroup below which the storm's own are made, as a path in the memory hierarchy."
+        "/",
+        description="Cgroup below which the storm's own are made, as a path in the memory hierarchy. "
+        "self: the daemon's own, which on v2 must be delegated to it (systemd: Delegate=memory pids).",
     )
     max_cgroups: int = Field(2000, ge=1, le=60_000, description="Most cgroups of one storm.")
     max_tasks: int = Field(250_000, ge=1, le=10_000_000, description="Most tasks of one storm, over all its cgroups.")
@@ -217,6 +224,13 @@ class Storm(Section):
     max_ttl_seconds: Seconds = Field(3600.0, ge=1, le=86_400, description="Longest time that a storm may take.")
     min_available_ratio: Annotated[float, Field(ge=0.01, le=0.95)] = Field(
         0.10, description="MemAvailable / MemTotal that must be left: forecast before, watched during the storm."
+    )
+    pressure_host: bool = Field(
+        False,
+        description="Let a storm with --pressure use up memory outside of its own cgroup too, down to the floor below.",
+    )
+    pressure_floor_ratio: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
+        0.20, description="MemAvailable / MemTotal that such pressure leaves; never less than min_available_ratio."
     )
     keep_records: int = Field(100, ge=1, le=10_000, description="Finished storms kept in the state directory.")
 
@@ -231,7 +245,9 @@ class State(Section):
     """Where the records of storms are kept."""
 
     directory: str = Field(
-        "", description="Empty: /var/lib/slabwatch as root, else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch)."
+        "",
+        description="Empty: $STATE_DIRECTORY as a service, /var/lib/slabwatch as root, "
+        "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch).",
     )
 
 
@@ -261,15 +277,26 @@ class Config(Section):
 
     def socket_path(self) -> Path:
         """The control socket, with the default filled in."""
-        return Path(self.control.socket) if self.control.socket else default_socket()
+        if self.control.socket:
+            return Path(self.control.socket)
+        runtime = _given_by_systemd("RUNTIME_DIRECTORY")
+        return runtime / "slabwatch.sock" if runtime else default_socket()
 
     def state_directory(self) -> Path:
         """The records' directory, with the default filled in."""
         if self.state.directory:
             return Path(self.state.directory)
+        if state := _given_by_systemd("STATE_DIRECTORY"):
+            return state
         if os.geteuid() == 0:
             return Path("/var/lib/slabwatch")
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "slabwatch"
+
+
+def _given_by_systemd(variable: str) -> Path | None:
+    """The first of the directories that the service's unit sets up: systemd.exec(5)."""
+    first = os.environ.get(variable, "").partition(":")[0]
+    return Path(first) if first else None
 
 
 def default_socket() -> Path:

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import aiohttp
 
+from slabwatch.control.sockets import denied, nobody_there
+from slabwatch.control.ssh import SshConnector
 from slabwatch.control.tls_client import tls_failure
 from slabwatch.control.transports import transport_to
 from slabwatch.errors import ControlError
@@ -22,7 +24,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 class ControlClient:
     """``async with ControlClient(target, settings) as client``; both as in ``transports.transport_to``."""
 
-    def __init__(self, target: str | None = None, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, target: str = "", settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._transport = transport_to(target, settings)
         self._session: aiohttp.ClientSession | None = None
 
@@ -65,7 +67,7 @@ class ControlClient:
                 async for line in lines_of(response.content):
                     yield _decoded(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._unreachable(error) from error
+            raise await self._unreachable(error) from error
 
     async def _ask(
         self,
@@ -82,32 +84,31 @@ class ControlClient:
                 await _raise_for(response)
                 return _decoded(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._unreachable(error) from error
+            raise await self._unreachable(error) from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("ControlClient is used outside of its `async with`")
         return self._session
 
-    def _unreachable(self, error: Exception) -> ControlError:
+    async def _unreachable(self, error: Exception) -> ControlError:
         told = tls_failure(self.name, error)
         if told is not None:
             return told
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(cause, PermissionError):
-            return ControlError(
-                f"{self.name}: you may not open the control socket: ask as root, or join the group that owns it "
-                "(control.group in the daemon's configuration)",
-                code="not_allowed",
-            )
+            return denied(self.name)
         if isinstance(cause, TimeoutError):
             return ControlError(
                 f"{self.name}: the daemon does not answer in time: look at its log (journalctl -u slabwatch)"
             )
         if isinstance(error, aiohttp.ClientConnectorError):
-            why = "there is no such socket" if isinstance(cause, FileNotFoundError) else "nobody listens there"
-            return ControlError(f"{self.name}: {why}. Is the daemon running? If not, {self._transport.start_hint}")
-        return ControlError(f"{self.name}: the daemon broke off the answer: look at its log (journalctl -u slabwatch)")
+            return nobody_there(self.name, cause, self._transport.start_hint)
+        connector = self._opened().connector
+        told = await connector.failure() if isinstance(connector, SshConnector) else None
+        return told or ControlError(
+            f"{self.name}: the daemon broke off the answer: look at its log (journalctl -u slabwatch)"
+        )
 
 
 async def _raise_for(response: aiohttp.ClientResponse) -> None:
@@ -117,7 +118,7 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
     try:
         problem = json.loads(text)
         message, code = str(problem["detail"]), str(problem["code"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message, code = f"the daemon answered {response.status} {response.reason}: {text[:200].strip()}", "failed"
     raise ControlError(message, status=response.status, code=code)
 
@@ -143,5 +144,5 @@ async def lines_of(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 def _decoded(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ControlError(f"the daemon's answer is not JSON: {line[:80]!r}", code="bad_answer") from error

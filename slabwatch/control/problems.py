@@ -23,6 +23,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "wrong_method": (405, "This path does not take this method"),
     "too_slow": (408, "The request did not arrive in time"),
     "storm_running": (409, "A storm is running"),
+    "recovering": (409, "The daemon still sees to earlier storms"),
     "shrink_running": (409, "A shrink is running"),
     "stopping": (409, "The daemon is stopping"),
     "too_large": (413, "The body is too large"),

@@ -33,6 +33,7 @@ class StormRequest(Request):
     hold_seconds: Seconds | None = None
     settle_seconds: Seconds | None = None
     shrink: bool | None = None
+    pressure: bool | None = None
     ttl_seconds: Seconds | None = None
     on_disconnect: Literal["continue", "stop"] | None = None
     dry_run: bool = False

@@ -318,3 +318,17 @@ def test_paths_that_are_configured_go_first() -> None:
     config = Config.model_validate({"control": {"socket": "/a/b.sock"}, "state": {"directory": "/c"}})
     assert config.socket_path() == Path("/a/b.sock")
     assert config.state_directory() == Path("/c")
+
+
+def test_paths_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd names the directories of the unit; the client, which is no part of it, looks where it always does."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/slabwatch:/run/other")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/slabwatch")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    for uid, own in ((0, "/run/slabwatch/slabwatch.sock"), (997, "/run/user/1000/slabwatch/slabwatch.sock")):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert Config().socket_path() == Path("/run/slabwatch/slabwatch.sock")
+        assert Config().state_directory() == Path("/var/lib/slabwatch")
+        assert default_socket() == Path(own)
+    config = Config.model_validate({"control": {"socket": "/a/b.sock"}, "state": {"directory": "/c"}})
+    assert (config.socket_path(), config.state_directory()) == (Path("/a/b.sock"), Path("/c"))

@@ -201,6 +201,7 @@ class PretendedStorms:
 
     running: PretendedStorm | None = None
     leftover_cgroups: int = 0
+    recovering: str = ""
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusal: StormRejected | None = None
     keys: list[str | None] = field(default_factory=list)

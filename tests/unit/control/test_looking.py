@@ -32,7 +32,7 @@ async def test_status_says_who_and_how(door: Door) -> None:
     assert status["collectors"][2] == {
         "name": "cgroup", "success": True, "duration_seconds": 0.0123, "error": "", "skipped": {"vanished": 2},
     }  # fmt: skip
-    assert status["storm"] == {"enabled": True, "running": None, "leftover_cgroups": 0}
+    assert status["storm"] == {"enabled": True, "running": None, "leftover_cgroups": 0, "recovering": ""}
     assert status["shrink"] == {"enabled": True}
     assert status["you"]["uid"] == os.geteuid()
     assert status["you"]["role"] == "operator"

@@ -1,0 +1,281 @@
+"""The way in: accepts connections for a server of aiohttp, and keeps their number and their patience bounded.
+
+A connection that has no request in hand must come with one soon, or it is closed: clients that say nothing, that
+dribble a head byte by byte, that stop in the TLS handshake or do not read their answer. When the house is full, those
+that have waited longest go, so that a crowd of idle connections keeps nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+# Why a connection was closed from here.
+CLOSED_BECAUSE = ("slow", "idle", "crowded", "refused", "handshake")
+
+_SWEEP_SECONDS = 1.0
+# After accept() has failed: without a free descriptor it would fail again at once.
+_RETRY_SECONDS = 0.5
+_BACKLOG = 512
+
+log = logging.getLogger(__name__)
+
+
+class _NoClientFaults(logging.Filter):
+    """Whoever sends garbage must not be able to fill the log: aiohttp writes a traceback for each bad request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+# For AppRunner(logger=...).
+http_log = logging.getLogger("slabwatch.http")
+http_log.addFilter(_NoClientFaults())
+
+
+@dataclass(slots=True)
+class _Connection:
+    socket: socket.socket
+    since: float
+    served: bool = False
+    busy: int = 0
+    # How it is ended: at once, and when all that was written has gone out.
+    abort: Callable[[], object] = lambda: None
+    close: Callable[[], object] = lambda: None
+
+
+@dataclass(slots=True)
+class Connections:
+    """All connections of one door. ``most``: bound of their number.
+
+    ``first_seconds``: time to the first request, the TLS handshake included; ``idle_seconds``: from one answer to the
+    next request.
+    """
+
+    most: int = 256
+    first_seconds: float = 10.0
+    idle_seconds: float = 75.0
+    clock: Callable[[], float] = time.monotonic
+    closed: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CLOSED_BECAUSE, 0))
+    _all: dict[int, _Connection] = field(default_factory=dict)
+
+    @property
+    def open(self) -> int:
+        """Connections that hold a descriptor."""
+        self._forget_closed()
+        return len(self._all)
+
+    def admit(self, connection: socket.socket) -> bool:
+        """Take it in; False when the house is full of connections with a request in hand."""
+        if len(self._all) >= self.most:
+            self._forget_closed()
+        if len(self._all) >= self.most and not self._make_room():
+            self.closed["refused"] += 1
+            return False
+        self._all[connection.fileno()] = _Connection(connection, self.clock())
+        return True
+
+    def ends_by(
+        self, connection: socket.socket, abort: Callable[[], object], close: Callable[[], object] | None = None
+    ) -> None:
+        """How it is to be ended from now on: in its TLS handshake it is so by other means than after it."""
+        known = self._all.get(connection.fileno())
+        if known is not None:
+            known.abort, known.close = abort, close or abort
+
+    def touch(self, transport: asyncio.BaseTransport | None) -> None:
+        """It has just been served: its time runs anew."""
+        connection = self._of(transport)
+        if connection is not None:
+            connection.served, connection.since = True, self.clock()
+
+    @contextlib.contextmanager
+    def held(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
+        """While a request of it is in hand, it is left alone."""
+        connection = self._of(transport)
+        if connection is None:
+            yield
+            return
+        connection.busy += 1
+        try:
+            yield
+        finally:
+            connection.busy -= 1
+            connection.served, connection.since = True, self.clock()
+
+    def sweep(self) -> bool:
+        """Close those that have taken too long; True while there are any connections."""
+        self._forget_closed()
+        now = self.clock()
+        for connection in list(self._all.values()):
+            if connection.busy:
+                continue
+            limit = self.idle_seconds if connection.served else self.first_seconds
+            if now - connection.since > limit:
+                self._close(connection, "idle" if connection.served else "slow")
+        return bool(self._all)
+
+    def dismiss(self) -> None:
+        """Close all that have no request in hand: they may come again."""
+        for connection in list(self._all.values()):
+            if not connection.busy:
+                connection.close()
+
+    def _make_room(self) -> bool:
+        # More than one, so that not every newcomer has to look for a victim.
+        waiting = sorted((each for each in self._all.values() if not each.busy), key=lambda each: each.since)
+        for connection in waiting[: max(1, self.most // 16)]:
+            self._close(connection, "crowded")
+        return bool(waiting)
+
+    def _close(self, connection: _Connection, why: str) -> None:
+        self.closed[why] += 1
+        del self._all[connection.socket.fileno()]
+        connection.abort()
+        # Even a transport that is closing, and waits for a client to read the rest, ends now.
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def _forget_closed(self) -> None:
+        gone = [number for number, connection in self._all.items() if connection.socket.fileno() != number]
+        for number in gone:
+            del self._all[number]
+
+    def _of(self, transport: asyncio.BaseTransport | None) -> _Connection | None:
+        connection = transport.get_extra_info("socket") if transport else None
+        return self._all.get(connection.fileno()) if connection is not None else None
+
+
+CONNECTIONS: web.AppKey[Connections] = web.AppKey("connections", Connections)
+
+
+def connections_of(app: web.Application) -> Connections:
+    """The app's own, or new ones with the usual bounds."""
+    if CONNECTIONS not in app:
+        app[CONNECTIONS] = Connections()
+    return app[CONNECTIONS]
+
+
+class Door:
+    """Accepts at bound sockets for a runner that has been set up; ``tls`` gives what new connections are to speak."""
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        sockets: Sequence[socket.socket],
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+    ) -> None:
+        assert runner.server is not None
+        self._server = runner.server
+        self._sockets = sockets
+        self._tls = tls
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections = connections_of(runner.app)
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Listen. Raises OSError."""
+        for listener in self._sockets:
+            listener.setblocking(False)
+            listener.listen(_BACKLOG)
+        for listener in self._sockets:
+            self._start(self._accept(listener), f"accept at {listener.getsockname()}")
+
+    async def close(self) -> None:
+        """Accept nobody any more. Connections stay: they are the runner's to end."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._sockets:
+            listener.close()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                log.warning("accept_failed", extra={"fields": {"error": str(error)}})
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            self._take(connection)
+            # sock_accept() gives way only when nobody is waiting: under a flood nothing else would have a turn.
+            await asyncio.sleep(0)
+
+    def _take(self, connection: socket.socket) -> None:
+        if not self.connections.admit(connection):
+            connection.close()
+            return
+        self.connections.ends_by(connection, self._start(self._connect(connection), "connect").cancel)
+        if self._sweeping is None:
+            self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    async def _connect(self, connection: socket.socket) -> None:
+        loop, context = asyncio.get_running_loop(), self._tls()
+        seconds = {"ssl_handshake_timeout": self.connections.first_seconds, "ssl_shutdown_timeout": 2.0}
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                self._server, connection, ssl=context, **(seconds if context else {})
+            )
+        except OSError:  # of ssl.SSLError too: what a client sends is no event
+            self.connections.closed["handshake"] += 1
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise
+        else:
+            self.connections.ends_by(connection, transport.abort, transport.close)
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        if self.connections.sweep():
+            self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("door_task_failed", exc_info=error, extra={"fields": {"task": task.get_name()}})
+
+
+def bound_sockets(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of the host. Raises OSError. Blocks: names may come from a name server."""
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(infos):
+            try:
+                sockets.append(listener := socket.socket(family, kind, protocol))
+            except OSError:  # a kernel without IPv6, and a name that has such an address too
+                continue
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # [::] is IPv6 alone, as a name with addresses of both kinds needs it.
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+    except OSError:
+        for listener in sockets:
+            listener.close()
+        raise
+    if not sockets:
+        raise OSError(errno.EAFNOSUPPORT, f"this kernel has no addresses of {host}'s kind")
+    return sockets
