@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -13,7 +14,11 @@ from typing import Any
 from slabwatch import config as configuration
 from slabwatch import logs
 from slabwatch.config import Config
+from slabwatch.control.audit import AuditLog
+from slabwatch.control.audit_file import AuditFile
 from slabwatch.control.listen import UnixRunner, start_unix
+from slabwatch.control.lock import MaintenanceSwitch
+from slabwatch.control.remote import TlsDoor
 from slabwatch.control.server import make_app as make_control_app
 from slabwatch.control.services import Services
 from slabwatch.errors import ConfigError, StormRejected
@@ -25,7 +30,8 @@ from slabwatch.expose.server import MetricsServer
 from slabwatch.host.facts import read_facts
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult, shrink
-from slabwatch.storm.doctor import examine
+from slabwatch.sdnotify import Notifier, ServiceManager
+from slabwatch.storm.doctor import config_file, examine
 from slabwatch.storm.registry import StormRegistry
 from slabwatch.watch.collect import Collectors
 from slabwatch.watch.derive import Derived
@@ -35,6 +41,9 @@ from slabwatch.watch.sampler import Sampler
 # The engine's own deadlines for draining and removing are inside this one.
 STORM_STOP_SECONDS = 60.0
 SERVERS_STOP_SECONDS = 5.0
+AUDIT_STOP_SECONDS = 1.0
+# From when on the status line tells of it.
+LATE_SECONDS = 5.0
 # What a reload can not change: the key's section and name.
 _FIXED = (
     ("metrics", "listen"),
@@ -72,31 +81,50 @@ class Daemon:
         self._page = MetricsPage(self._own, selection=CacheSelection.from_config(config.caches))
         self._collectors = Collectors(root, config)
         self._sampler = Sampler(self._collectors.collect, self._publish, config.poll.interval_seconds)
+        state = config.state_directory()
+        self._audit = AuditLog(AuditFile(state, lambda: self.config.audit))
+        self._switch = MaintenanceSwitch(state, self._own.set_locked)
+        self._switch.read()
+        self._tls: TlsDoor | None = None
+        self._storms = StormRegistry(
+            root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own, self._why_locked
+        )
+        self._manager = ServiceManager(
+            Notifier.from_environment(),
+            sampled=lambda: self._sampler.latest is not None,
+            behind_seconds=self._sampler.behind_seconds,
+            status=self._status_line,
+        )
         self._metrics = MetricsServer(
             config.metrics, make_metrics_app(self._page, self._unhealthy, self._not_ready), self._own
         )
         self._control: UnixRunner | None = None
-        self._storms = StormRegistry(root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ConfigError when an address or the socket can not be used."""
         self._watch_signals()
-        servers: list[MetricsServer | UnixRunner] = [self._metrics]
+        self._audit.start()
+        for finding in self._config_findings():
+            log.warning("config_not_safe", extra={"fields": finding})
+        servers: list[MetricsServer | UnixRunner | TlsDoor] = [self._metrics]
         try:
             await self._metrics.start()
             self._control = await self._serve_control()
             servers.append(self._control)
+            servers.append(await self._serve_remote(self._control))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     _named(group, "sampler", self._sampler.run()),
                     _named(group, "storm recovery", self._storms.recover()),
                     _named(group, "reload on SIGHUP", self._reload_on_signal()),
+                    _named(group, "service manager", self._manager.run()),
                     _named(group, "watch the web configuration", self._metrics.watch()),
                 ]
                 self.state = "READY"
                 self._announce(self._metrics.url, self.config.socket_path())
                 await self._stop.wait()
                 self.state = "STOPPING"
+                self._manager.stopping()
                 log.info("stopping")
                 await self._stage("storm", self._storms.close(STORM_STOP_SECONDS), STORM_STOP_SECONDS)
                 for task in tasks:
@@ -104,6 +132,7 @@ class Daemon:
         finally:
             for server in reversed(servers):
                 await self._stage("servers", server.cleanup(), SERVERS_STOP_SECONDS)
+            await asyncio.to_thread(self._audit.close, AUDIT_STOP_SECONDS)
             log.info("stopped")
 
     def _watch_signals(self) -> None:
@@ -135,12 +164,27 @@ class Daemon:
             sampler=self._sampler,
             storms=self._storms,
             shrinker=self,
-            examine=lambda: examine(self._root, self.config),
-            reload=self.reload,
+            examine=lambda: [*self._config_findings(), *examine(self._root, self.config)],
+            reload=self._reload_and_tell,
             facts=self._describe,
+            audit=self._audit,
+            switch=self._switch,
         )
         control = self.config.control
         return await start_unix(make_control_app(services), self.config.socket_path(), control.owner, control.group)
+
+    async def _serve_remote(self, control: UnixRunner) -> TlsDoor:
+        assert control.server is not None
+        self._tls = TlsDoor(control.server, self._audit.refused_at_tls_door)
+        await self._tls.apply(self.config.remote)
+        return self._tls
+
+    def _config_findings(self) -> list[dict[str, Any]]:
+        """What is wrong with who may change the configuration. Blocking."""
+        return config_file(self._config_path) if self._config_path and os.geteuid() == 0 else []
+
+    def _why_locked(self) -> str | None:
+        return str(self._switch.held) if self._switch.held else None
 
     def _describe(self) -> dict[str, Any]:
         return {
@@ -148,12 +192,22 @@ class Daemon:
             "started_at": self._started_at,
             "metrics_url": self._metrics.url,
             "socket": str(self.config.socket_path()),
+            "remote_url": self._tls.url if self._tls else "",
             "kernel": self._facts.as_dict(),
         }
+
+    def _status_line(self) -> str:
+        """For `systemctl status`."""
+        if self._sampler.behind_seconds() > LATE_SECONDS:
+            return f"{self.state}: {self._metrics.url}, the sampler makes no progress"
+        run = self._storms.running
+        storm = f"storm {run.id} in phase {run.phase}" if run else "no storm"
+        return f"{self.state}: {self._metrics.url}, {self._sampler.polls} polls, {storm}"
 
     def _publish(self, sample: Sample, derived: Derived) -> None:
         overruns = self._sampler.overruns
         self._own.polled(overruns - self._overruns_told)
+        self._own.audit_lost(self._audit.lost)
         self._overruns_told = overruns
         self._metrics.publish_counts()
         if self._control is not None:
@@ -189,9 +243,13 @@ class Daemon:
             await self._hang_up.wait()
             self._hang_up.clear()
             try:
-                await self.reload()
+                await self._reload_and_tell()
             except ConfigError as error:
                 log.error("reload_failed", extra={"fields": {"error": str(error), "kept": "the old configuration"}})
+
+    async def _reload_and_tell(self) -> None:
+        with self._manager.reloading():
+            await self.reload()
 
     async def reload(self) -> None:
         """Take the file's new content; on ConfigError the old configuration stays whole."""
@@ -199,6 +257,8 @@ class Daemon:
             self.state = "RELOADING"
         try:
             new = await asyncio.to_thread(configuration.load, self._config_path)
+            if self._tls is not None:
+                await self._tls.apply(new.remote)
             await self._metrics.reload()
         except ConfigError:
             self._own.set_reload(False)

@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as leave:
         return int(leave.code or 0)
     try:
-        code = _completion(args) if args.verb == "completion" else _ask(args)
+        code = ELSE.get(args.verb, _ask)(args)
         sys.stdout.flush()
     except ControlError as error:
         print(f"slabwatchctl: {printable(str(error))}", file=sys.stderr)
@@ -49,6 +49,28 @@ def _completion(args: Namespace) -> Exit:
 
     print(shtab.complete(make_parser(), args.shell))
     return Exit.DONE
+
+
+def _context(args: Namespace) -> Exit:
+    from slabwatch.cli.contexts import run
+
+    return run(args)
+
+
+def _bridge(args: Namespace) -> Exit:
+    from slabwatch.control.bridge import bridge
+    from slabwatch.control.sockets import UNIX, local_socket, unix_socket
+
+    # The local daemon only: what this user would ask by default may be another host, or this one again.
+    target = (args.hosts or [os.environ.get("SLABWATCH_HOST", "")])[0]
+    if args.hosts and not target.startswith(UNIX):
+        raise ControlError(f"{target}: the bridge goes to a socket: --host unix:///path", code="bad_target")
+    bridge(unix_socket(target) if target.startswith(UNIX) else local_socket())
+    return Exit.DONE
+
+
+# What asks no daemon, or not by the API.
+ELSE = {"completion": _completion, "context": _context, "stdio-bridge": _bridge}
 
 
 if __name__ == "__main__":

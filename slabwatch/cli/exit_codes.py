@@ -22,7 +22,7 @@ class Exit(IntEnum):
     BROKEN_PIPE = 141
 
 
-# For the help text; those by signal need no words.
+# For the help text.
 MEANINGS = {
     Exit.DONE: "done",
     Exit.USAGE: "usage or configuration",
@@ -31,12 +31,14 @@ MEANINGS = {
     Exit.KERNEL_CAN_NOT: "this kernel can not",
     Exit.UNREACHABLE: "can not connect",
     Exit.NOT_ALLOWED: "not allowed",
-    Exit.UNTRUSTED: "the storm was aborted, or its figures can not be trusted",
+    Exit.UNTRUSTED: "the storm was aborted, its figures can not be trusted, or it has left something behind",
     Exit.UNEXPECTED: "--expect was not met",
+    Exit.INTERRUPTED: "left, or over many hosts stopped, by Ctrl-C",
 }
 
 _OF_CODE = {
     "bad_target": Exit.USAGE,
+    "bad_context": Exit.USAGE,
     "unreachable": Exit.UNREACHABLE,
     "bad_answer": Exit.UNREACHABLE,
     "not_allowed": Exit.NOT_ALLOWED,

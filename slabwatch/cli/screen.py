@@ -45,7 +45,7 @@ class Screen:
 
             console = Console(highlight=False)
             for line in lay_out(page, self.size()[0]):
-                console.print(_rich(line), soft_wrap=True)
+                console.print(rich_line(line), soft_wrap=True)
         else:
             for line in lay_out(page, None):
                 print(as_text(line).rstrip())
@@ -71,10 +71,11 @@ class Screen:
         from rich.live import Live
 
         with Live(console=Console(highlight=False), screen=True, auto_refresh=False) as live:
-            yield lambda page: live.update(Group(*map(_rich, lay_out(page, self.size()[0]))), refresh=True)
+            yield lambda page: live.update(Group(*map(rich_line, lay_out(page, self.size()[0]))), refresh=True)
 
 
-def _rich(line: Line) -> Any:
+def rich_line(line: Line) -> Any:
+    """With its styles, as rich prints it."""
     from rich.text import Text
 
     return Text.assemble(*line, no_wrap=True, end="\n")

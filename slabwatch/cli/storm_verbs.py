@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import sys
-import uuid
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from slabwatch.cli import storm_tables
-from slabwatch.cli.exit_codes import Exit, exit_for_code
-from slabwatch.cli.follow import Progress, progress_for
+from slabwatch.cli.ctrl_c import CtrlC, plain_sigint
+from slabwatch.cli.exit_codes import Exit
+from slabwatch.cli.follow import progress_for
 from slabwatch.cli.screen import Screen
+from slabwatch.cli.steer import (
+    accepted,
+    ask_to_stop,
+    forecast,
+    judge,
+    running_id,
+    start,
+    stopped,
+    to_the_end,
+    wishes_of,
+)
 from slabwatch.cli.words import many, printable
 from slabwatch.control.client import ControlClient
 from slabwatch.errors import ControlError
@@ -26,33 +35,19 @@ ASK_ABOVE_TASKS = 1000
 
 _LAST = re.compile(r"last(?:-([0-9]{1,6}))?\Z")
 
-WISHES = {
-    "preset": "preset",
-    "cgroups": "cgroups",
-    "tasks": "tasks",
-    "kind": "kind",
-    "concurrency": "concurrency",
-    "live": "live_tasks",
-    "hold": "hold_seconds",
-    "settle": "settle_seconds",
-    "shrink": "shrink",
-    "ttl": "ttl_seconds",
-}
-
 
 async def storm(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
     """Start a storm and follow it. The terminal holds a lease: if it dies, the daemon stops the storm."""
-    wishes = {name: getattr(args, option) for option, name in WISHES.items() if getattr(args, option) is not None}
+    wishes = wishes_of(args)
     if args.dry_run:
-        forecast = await client.post("/v1/storms", {**wishes, "dry_run": True})
-        screen.show(forecast, storm_tables.forecast_page)
-        return _accepted(forecast)
+        answer = await forecast(client, wishes)
+        screen.show(answer, storm_tables.forecast_page)
+        return accepted(answer)
     if not args.yes and sys.stdin.isatty() and not await _agreed(client, wishes, screen):
         screen.say("Nothing was started.")
         return Exit.USAGE
-    wishes["on_disconnect"] = "continue" if args.detach else "stop"
     with CtrlC() as ctrl_c:
-        started = await client.post("/v1/storms", wishes, {"Idempotency-Key": uuid.uuid4().hex})
+        started = await start(client, wishes, lease=not args.detach)
         if args.detach:
             if screen.as_json:
                 screen.json_line(started)
@@ -67,36 +62,19 @@ async def storm(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
     return _end(record, args.expect, screen)
 
 
-def _accepted(forecast: Mapping[str, Any]) -> Exit:
-    if forecast["accepted"]:
-        return Exit.DONE
-    codes = [check.get("code", "") for check in forecast["checks"] if not check["ok"]]
-    return exit_for_code(codes[0] if codes else "")
-
-
 async def _agreed(client: ControlClient, wishes: Mapping[str, Any], screen: Screen) -> bool:
-    plan = (await client.post("/v1/storms", {**wishes, "dry_run": True}))["plan"]
+    plan = (await forecast(client, wishes))["plan"]
     if plan["cgroups"] * plan["tasks"] <= ASK_ABOVE_TASKS:
         return True
-    with _plain_sigint():
+    with plain_sigint():
         screen.say(f"{storm_tables.plan_words(plan)}, by the daemon at {client.name}.")
         print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-@contextmanager
-def _plain_sigint() -> Iterator[None]:
-    # asyncio's own handler only cancels the task, and would leave Ctrl-C without effect while a question waits.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 async def follow(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
     """Follow a storm that somebody else started. Ctrl-C leaves it running."""
-    storm_id = args.id or await _running_id(client)
+    storm_id = args.id or await running_id(client)
     if storm_id is None:
         raise ControlError(
             "no storm is running: `slabwatchctl storms` lists those that have ended", code="none_running"
@@ -112,15 +90,9 @@ async def follow(client: ControlClient, args: Namespace, screen: Screen) -> Exit
     return _end(record, None, screen)
 
 
-async def _running_id(client: ControlClient) -> str | None:
-    running = (await client.get("/v1/status"))["storm"]["running"]
-    return running["id"] if running else None
-
-
 async def stop(client: ControlClient, args: Namespace, screen: Screen) -> Exit:
     """Ask a storm to stop. What does not run need not be stopped: that is no failure."""
-    storm_id = args.id or await _running_id(client)
-    answer = await client.post(f"/v1/storms/{storm_id}/stop", {}) if storm_id else {"id": None, "stopping": False}
+    answer = await stopped(client, args.id)
     if screen.as_json:
         screen.json_line(answer)
     elif answer["stopping"]:
@@ -197,7 +169,7 @@ async def _record(client: ControlClient, name: str) -> dict[str, Any]:
 
 
 def _record_in(path: str) -> dict[str, Any]:
-    from slabwatch.storm.compare import record_of
+    from slabwatch.storm.record_form import record_of
 
     try:
         return record_of(Path(path).read_bytes())
@@ -217,49 +189,18 @@ async def _finished_id(client: ControlClient, back: int) -> str:
     return str(ended[back])
 
 
-class CtrlC:
-    """While it is entered, Ctrl-C interrupts nothing but calls what ``calls`` was given, once for each time.
-
-    What came before ``calls`` is made up for: a storm that is just being started must not escape.
-    """
-
-    def __init__(self) -> None:
-        self._early = 0
-        self._handler: Callable[[], None] | None = None
-
-    def calls(self, handler: Callable[[], None]) -> None:
-        self._handler = handler
-        for _ in range(self._early):
-            handler()
-
-    def _came(self) -> None:
-        if self._handler is None:
-            self._early += 1
-        else:
-            self._handler()
-
-    def __enter__(self) -> Self:
-        self._before = signal.getsignal(signal.SIGINT)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, self._came)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, self._before)
-
-
 async def _followed(
     client: ControlClient, screen: Screen, storm_id: str, plan: Mapping[str, Any], ctrl_c: CtrlC, *, lease: bool
 ) -> dict[str, Any] | None:
     """Show events until the end, and return the record; None after Ctrl-C (with a lease, after the second)."""
     progress = progress_for(screen, plan)
-    following = asyncio.create_task(_events(client, storm_id, progress, lease=lease))
+    following = asyncio.create_task(to_the_end(client, storm_id, progress, lease=lease))
     stopping: list[asyncio.Task[None]] = []
 
     def interrupted() -> None:
         if lease and not stopping:
             progress.say("Stopping, and cleaning up. Ctrl-C once more leaves that to the daemon.")
-            stopping.append(asyncio.create_task(_ask_to_stop(client, storm_id, progress)))
+            stopping.append(asyncio.create_task(ask_to_stop(client, storm_id, progress)))
         else:
             following.cancel()
 
@@ -281,44 +222,10 @@ async def _followed(
 def _end(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:
     if not screen.as_json:
         screen.page(storm_tables.verdict_page(record))
-    return judge(record, expect, screen)
-
-
-async def _events(client: ControlClient, storm_id: str, progress: Progress, *, lease: bool) -> dict[str, Any]:
-    path = f"/v1/storms/{storm_id}/events" + ("?lease=1" if lease else "")
-    async with aclosing(client.events(path)) as events:
-        async for event in events:
-            progress.take(event)
-            if event["event"] == "end":
-                return _record_of(storm_id, event)
-    raise ControlError(
-        f"{client.name}: the daemon went away, so how storm {storm_id} ended is not known. When it is back, "
-        f"`slabwatchctl report {storm_id}` tells",
-    )
-
-
-def _record_of(storm_id: str, end: Mapping[str, Any]) -> dict[str, Any]:
-    record: dict[str, Any] | None = end["record"]
-    if record is None:
-        raise ControlError(f"storm {storm_id} {end['outcome']}, and left no record: {end['reason']}", code="no_record")
-    return record
-
-
-async def _ask_to_stop(client: ControlClient, storm_id: str, progress: Progress) -> None:
-    try:
-        await client.post(f"/v1/storms/{storm_id}/stop", {"reason": "Ctrl-C"})
-    except ControlError as error:
-        progress.say(f"It could not be stopped: {error}")
-
-
-def judge(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:
-    """The exit code of a storm that has ended."""
-    verdict = (record["verdict"] or {}).get("class", "inconclusive")
-    if record["outcome"] == "completed" and verdict == expect:
-        return Exit.DONE
-    if record["outcome"] != "completed" or verdict == "inconclusive":
-        return Exit.UNTRUSTED
-    if expect is not None:
-        screen.say(f"Expected {expect}, but the verdict is {verdict}.")
-        return Exit.UNEXPECTED
-    return Exit.DONE
+    if left := record["cgroups"]["leftover"]:
+        named = ", ".join(list(record["cgroups"].get("left", {}))[:3])
+        screen.say(f"The storm has left {many(left, 'cgroup')} behind: {named or 'see the report'}.")
+    code, verdict = judge(record, expect), record["verdict"]
+    if code == Exit.UNEXPECTED:
+        screen.say(f"Expected {expect}, but the verdict is {verdict['class']}.")
+    return code

@@ -9,7 +9,17 @@ from slabwatch.cli.draw import PAIRS, Column, Grid, Note, Page
 from slabwatch.cli.words import clock, duration, many, mib
 
 if TYPE_CHECKING:
-    from slabwatch.control.answers import Caches, Cgroups, CollectorState, RunningStorm, Status
+    from slabwatch.control.answers import (
+        CacheRow,
+        Caches,
+        CgroupRow,
+        Cgroups,
+        CollectorState,
+        LockState,
+        RunningStorm,
+        Status,
+        You,
+    )
 
 
 UNEXPLAINED = (
@@ -24,7 +34,6 @@ def status_page(status: Status) -> Page:
     kernel, poll, storm = status["kernel"], status["poll"], status["storm"]
     age = poll["age_seconds"]
     last = "none yet" if age is None else f"last one {duration(age)} ago"
-    you = status["you"]
     accounting = f"kernel memory accounting {kernel['kmem_accounting']}"
     rows: list[tuple[str, str]] = [
         ("kernel", ", ".join((kernel["release"], kernel["allocator"], f"cgroup {kernel['cgroup_mode']}", accounting))),
@@ -32,19 +41,34 @@ def status_page(status: Status) -> Page:
         *_collector_rows(status["collectors"]),
         ("storm", _storm_words(storm["enabled"], storm["running"])),
     ]
+    if storm["recovering"]:
+        rows.append(("recovering", f"no storm can begin yet: the daemon sees to {storm['recovering']}"))
     if storm["leftover_cgroups"]:
         rows.append(
             ("leftover", f"{many(storm['leftover_cgroups'], 'cgroup')} of earlier storms could not be removed yet")
         )
     rows += [
+        *([("locked", _lock_words(lock))] if (lock := status["lock"]) else []),
         ("shrink", "allowed" if status["shrink"]["enabled"] else "off: shrink.enabled in the daemon's configuration"),
         ("metrics", status["metrics_url"]),
         ("socket", status["socket"]),
-        ("you", f"{you['user']} (uid {you['uid']}), {you['role']}"),
+        ("remote", status["remote_url"] or "off: remote.listen in the daemon's configuration"),
+        ("you", _you_words(status["you"])),
     ]
     up = f"up {duration(status['uptime_seconds'])}"
     title = "  ".join((f"slabwatch {status['version']}", status["state"], f"pid {status['pid']}", up))
     return (title, Grid(PAIRS, rows, header=False))
+
+
+def _lock_words(lock: LockState) -> str:
+    who = f" (by {lock['by']})" if lock["by"] else ""
+    when = f", since {clock(lock['since'])}" if lock["since"] is not None else ""
+    return f"{lock['reason']}{who}{when}"
+
+
+def _you_words(you: You) -> str:
+    who = you["user"] if you["uid"] is None else f"{you['user']} (uid {you['uid']})"
+    return f"{who}, {you['role']}, by {you['door']}; you may {', '.join(you['may'])}"
 
 
 def _overruns(overruns: int) -> str:
@@ -92,6 +116,18 @@ def caches_page(caches: Caches, limit: int, sort: str) -> Page:
     by_gap = sort == "unexplained"
     known = [row for row in caches["caches"] if row["expected_objects"] is not None or not by_gap]
     rows = known[: limit or None]
+    page: list[Grid | Note | str] = [Note(_sums(caches)), caches_grid(rows, sort)]
+    if by_gap:
+        page.insert(1, Note(UNEXPLAINED))
+        page.append(
+            Note(f"For {many(len(caches['caches']) - len(known), 'cache')} the kernel has no such count.", "dim")
+        )
+    return (*page, *rest(len(rows), len(known), "cache"))
+
+
+def caches_grid(rows: Sequence[CacheRow], sort: str) -> Grid:
+    """A line for each cache."""
+    by_gap = sort == "unexplained"
     columns = (
         Column("cache", gives="end"),
         Column("size MiB", "mib"),
@@ -117,13 +153,7 @@ def caches_page(caches: Caches, limit: int, sort: str) -> Page:
         )
         for row in rows
     ]
-    page: list[Grid | Note | str] = [Note(_sums(caches)), Grid(columns, cells)]
-    if by_gap:
-        page.insert(1, Note(UNEXPLAINED))
-        page.append(
-            Note(f"For {many(len(caches['caches']) - len(known), 'cache')} the kernel has no such count.", "dim")
-        )
-    return (*page, *_rest(len(rows), len(known), "cache"))
+    return Grid(columns, cells)
 
 
 def _sums(caches: Caches) -> str:
@@ -135,7 +165,8 @@ def _sums(caches: Caches) -> str:
     )
 
 
-def _rest(shown: int, known: int, thing: str) -> list[Note]:
+def rest(shown: int, known: int, thing: str) -> list[Note]:
+    """What a limit has left out."""
     if shown == known:
         return []
     return [Note(f"{shown:,} of {many(known, thing)}; --limit 0 shows all.", "dim")]
@@ -157,29 +188,27 @@ def sorted_cgroups(cgroups: Cgroups, sort: str) -> Cgroups:
 def cgroups_page(cgroups: Cgroups, limit: int, sort: str) -> Page:
     """What can be seen and what only lingers, then the cgroups. ``limit`` 0: all of them."""
     rows = cgroups["cgroups"][: limit or None]
-    grid = Grid(
-        (
-            Column("cgroup", gives="start"),
-            Column("kernel MiB", "mib"),
-            Column("slab MiB", "mib"),
-            Column("memory MiB", "mib"),
-            Column("tasks", "state"),
-        ),
-        [
-            (
-                row["cgroup"],
-                row["kernel_bytes"],
-                row["slab_bytes"],
-                row["memory_bytes"],
-                {True: "yes", False: "no", None: None}[row["populated"]],
-            )
-            for row in rows
-        ],
-    )
-    page: list[Grid | Note | str] = [Note(_cgroup_sums(cgroups)), grid]
+    page: list[Grid | Note | str] = [Note(_cgroup_sums(cgroups)), cgroups_grid(rows)]
     if sort == "slab" and all(row["slab_bytes"] is None for row in cgroups["cgroups"]):
         page.insert(1, Note("This kernel has no slab figure for a cgroup (cgroup v1): sorted by kernel memory."))
-    return (*page, *_rest(len(rows), len(cgroups["cgroups"]), "cgroup"))
+    return (*page, *rest(len(rows), len(cgroups["cgroups"]), "cgroup"))
+
+
+def cgroups_grid(rows: Sequence[CgroupRow]) -> Grid:
+    """A line for each cgroup."""
+    columns = (
+        Column("cgroup", gives="start"),
+        Column("kernel MiB", "mib"),
+        Column("slab MiB", "mib"),
+        Column("memory MiB", "mib"),
+        Column("tasks", "state"),
+    )
+    tasks = {True: "yes", False: "no", None: None}
+    cells = [
+        (row["cgroup"], row["kernel_bytes"], row["slab_bytes"], row["memory_bytes"], tasks[row["populated"]])
+        for row in rows
+    ]
+    return Grid(columns, cells)
 
 
 def _cgroup_sums(cgroups: Cgroups) -> str:
@@ -195,14 +224,19 @@ def _cgroup_sums(cgroups: Cgroups) -> str:
 
 
 def doctor_page(answer: Mapping[str, Any]) -> Page:
+    """What was found."""
+    return (findings_grid(answer["findings"]),)
+
+
+def findings_grid(findings: Sequence[Mapping[str, Any]]) -> Grid:
     """A line for each finding, and the remedy where there is something to mend."""
     rows: list[tuple[str, str, str]] = []
-    for finding in answer["findings"]:
+    for finding in findings:
         text = str(finding["finding"])
         remedy = finding.get("remedy")
         rows.append((str(finding["state"]), str(finding["name"]), f"{text}. To do: {remedy}" if remedy else text))
     columns = (Column("state", "state"), Column("what"), Column("finding", gives="wrap"))
-    return (Grid(columns, rows),)
+    return Grid(columns, rows)
 
 
 def shrink_page(result: Mapping[str, Any], named: bool) -> Page:

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from slabwatch.cli import storm_verbs, tables
+from slabwatch.cli import fleet, storm_verbs, tables, upkeep_verbs
 from slabwatch.cli.exit_codes import Exit, exit_for_code
+from slabwatch.cli.hosts import many_hosts, one_host
 from slabwatch.cli.screen import Screen
 from slabwatch.control.client import ControlClient
 
@@ -24,7 +25,10 @@ WATCH_MARGIN = 9
 async def run(args: Namespace) -> Exit:
     """Run one verb. Raises ControlError."""
     screen = Screen(as_json=args.json)
-    async with ControlClient(args.host) as client:
+    if args.is_fleet:
+        return await fleet.run(await many_hosts(args), args, screen)
+    host = one_host(args)
+    async with ControlClient(host.target, host.settings) as client:
         return await VERBS[args.verb](client, args, screen)
 
 
@@ -107,4 +111,7 @@ VERBS: Mapping[str, Verb] = {
     "compare": storm_verbs.compare,
     "stop": storm_verbs.stop,
     "follow": storm_verbs.follow,
+    "lock": upkeep_verbs.lock,
+    "unlock": upkeep_verbs.unlock,
+    "audit": upkeep_verbs.audit,
 }

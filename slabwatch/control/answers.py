@@ -45,16 +45,42 @@ class StormState(TypedDict):
     enabled: bool
     running: RunningStorm | None
     leftover_cgroups: int
+    recovering: str  # what a new storm has to wait for; "" when for nothing
 
 
 class ShrinkState(TypedDict):
     enabled: bool
 
 
+class LockState(TypedDict):
+    reason: str
+    by: str | None
+    since: float | None
+
+
+class Locked(TypedDict):
+    lock: LockState | None  # None: somebody has unlocked it meanwhile
+    before: LockState | None
+    stopping: str | None  # the storm that was asked to stop
+
+
+class Unlocked(TypedDict):
+    lock: None
+    before: LockState | None
+
+
+class AuditLines(TypedDict):
+    path: str
+    lost: int
+    entries: list[dict[str, Any]]
+
+
 class You(TypedDict):
-    uid: int
     user: str
+    uid: int | None  # of a local user
+    door: str
     role: str
+    may: list[str]
 
 
 class Status(TypedDict):
@@ -68,8 +94,10 @@ class Status(TypedDict):
     collectors: list[CollectorState]
     storm: StormState
     shrink: ShrinkState
+    lock: LockState | None
     metrics_url: str
     socket: str
+    remote_url: str
     you: You
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import aiohttp
 
+from slabwatch.control.sockets import denied, nobody_there
+from slabwatch.control.ssh import SshConnector
+from slabwatch.control.tls_client import tls_failure
 from slabwatch.control.transports import transport_to
 from slabwatch.errors import ControlError
 
@@ -19,10 +22,10 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 
 class ControlClient:
-    """``async with ControlClient(target) as client``; target as in ``slabwatchctl --host``."""
+    """``async with ControlClient(target, settings) as client``; both as in ``transports.transport_to``."""
 
-    def __init__(self, target: str | None = None) -> None:
-        self._transport = transport_to(target)
+    def __init__(self, target: str = "", settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._transport = transport_to(target, settings)
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -64,7 +67,7 @@ class ControlClient:
                 async for line in lines_of(response.content):
                     yield _decoded(line)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._unreachable(error) from error
+            raise await self._unreachable(error) from error
 
     async def _ask(
         self,
@@ -81,29 +84,31 @@ class ControlClient:
                 await _raise_for(response)
                 return _decoded(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._unreachable(error) from error
+            raise await self._unreachable(error) from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise RuntimeError("ControlClient is used outside of its `async with`")
         return self._session
 
-    def _unreachable(self, error: Exception) -> ControlError:
+    async def _unreachable(self, error: Exception) -> ControlError:
+        told = tls_failure(self.name, error)
+        if told is not None:
+            return told
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(cause, PermissionError):
-            return ControlError(
-                f"{self.name}: you may not open the control socket: ask as root, or join the group that owns it "
-                "(control.group in the daemon's configuration)",
-                code="not_allowed",
-            )
+            return denied(self.name)
         if isinstance(cause, TimeoutError):
             return ControlError(
                 f"{self.name}: the daemon does not answer in time: look at its log (journalctl -u slabwatch)"
             )
         if isinstance(error, aiohttp.ClientConnectorError):
-            why = "there is no such socket" if isinstance(cause, FileNotFoundError) else "nobody listens there"
-            return ControlError(f"{self.name}: {why}. Is the daemon running? If not, {self._transport.start_hint}")
-        return ControlError(f"{self.name}: the daemon broke off the answer: look at its log (journalctl -u slabwatch)")
+            return nobody_there(self.name, cause, self._transport.start_hint)
+        connector = self._opened().connector
+        told = await connector.failure() if isinstance(connector, SshConnector) else None
+        return told or ControlError(
+            f"{self.name}: the daemon broke off the answer: look at its log (journalctl -u slabwatch)"
+        )
 
 
 async def _raise_for(response: aiohttp.ClientResponse) -> None:

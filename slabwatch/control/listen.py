@@ -20,6 +20,8 @@ from slabwatch.errors import ConfigError
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
+# How long a connection may be open without a request.
+IDLE_SECONDS = 30.0
 # How long open event streams may delay the daemon's stop.
 SHUTDOWN_SECONDS = 3.0
 
@@ -28,7 +30,13 @@ class UnixRunner(web.AppRunner):
     """Serves one app at one socket; ``cleanup()`` stops it and takes the socket's file away."""
 
     def __init__(self, app: web.Application, path: Path, made: os.stat_result) -> None:
-        super().__init__(app, access_log=None, logger=http_log, shutdown_timeout=SHUTDOWN_SECONDS)
+        super().__init__(
+            app,
+            access_log=None,
+            logger=http_log,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            keepalive_timeout=IDLE_SECONDS,
+        )
         self.path = path
         self._made = made
         self.connections = connections_of(app)

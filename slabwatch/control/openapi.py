@@ -18,7 +18,15 @@ from pydantic import TypeAdapter
 from slabwatch import __version__
 from slabwatch.control import answers
 from slabwatch.control.problems import CODES
-from slabwatch.control.schema import ReloadRequest, Request, ShrinkRequest, StopRequest, StormRequest
+from slabwatch.control.schema import (
+    LockRequest,
+    ReloadRequest,
+    Request,
+    ShrinkRequest,
+    StopRequest,
+    StormRequest,
+    UnlockRequest,
+)
 
 PATH = "/v1/openapi.json"
 _SCHEMAS = "#/components/schemas/"
@@ -26,7 +34,7 @@ _PARAMETER = re.compile(r"\{(\w+):([^/]+)\}")
 
 _LACKS = tuple(code for code in CODES if code.startswith("lack_of_"))
 # Whoever sends a body may hear these.
-_BODY = ("bad_json", "bad_request", "too_large", "too_slow", "not_allowed")
+_BODY = ("bad_json", "bad_request", "too_large", "too_slow")
 _DESCRIPTION = """\
 Spoken at the daemon's unix socket: `curl --unix-socket /run/slabwatch/slabwatch.sock http://slabwatch/v1/status`.
 Viewers may GET; everything that changes something takes an operator. A refusal is application/problem+json with a
@@ -66,7 +74,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "events": Operation(
         "A storm's events, one JSON object a line, until its end",
         {200: answers.StormEvent},
-        ("unknown_storm", "too_many_streams", "bad_request", "not_allowed"),
+        ("unknown_storm", "too_many_streams", "bad_request"),
         parameters=[
             _parameter(
                 "query",
@@ -82,6 +90,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {202: answers.StormStarted, 200: answers.StormForecast},
         (
             *("storm_disabled", "storm_running", "bad_plan", "over_cap", "not_permitted", "kernel_can_not", "stopping"),
+            *("locked", "recovering"),
             *_LACKS,
         ),
         StormRequest,
@@ -100,8 +109,26 @@ OPERATIONS: Mapping[str, Operation] = {
     "shrink": Operation(
         "Shrink slab caches (none named: all), and say what each gave back",
         {200: answers.Shrunk},
-        ("shrink_disabled", "shrink_running", "storm_running", "unknown_cache", "not_permitted", "kernel_can_not"),
+        (
+            "shrink_disabled",
+            "shrink_running",
+            "storm_running",
+            "unknown_cache",
+            "not_permitted",
+            "kernel_can_not",
+            "locked",
+        ),
         ShrinkRequest,
+    ),
+    "lock": Operation("Lock storms and shrinks for maintenance", {200: answers.Locked}, body=LockRequest),
+    "unlock": Operation("Allow storms and shrinks again", {200: answers.Unlocked}, body=UnlockRequest),
+    "audit": Operation(
+        "The newest commands and refusals. For operators.",
+        {200: answers.AuditLines},
+        ("bad_request",),
+        parameters=[
+            _parameter("query", "limit", {"type": "integer", "minimum": 1, "maximum": 10_000}, "How many lines.")
+        ],
     ),
     "reload": Operation("Read the configuration again", {200: answers.Reloaded}, ("bad_config",), ReloadRequest),
 }
@@ -134,7 +161,7 @@ def _operation(name: str, operation: Operation, resource: web.AbstractResource, 
     ]
     # An id of another form than the path has it is no such path.
     no_path = ("unknown_route",) if in_path else ()
-    codes = (*operation.codes, *(_BODY if operation.body else ()), *no_path, "failed")
+    codes = (*operation.codes, *(_BODY if operation.body else ()), *no_path, "not_allowed", "failed")
     described: dict[str, Any] = {
         "operationId": name,
         "summary": operation.summary,
@@ -148,9 +175,10 @@ def _operation(name: str, operation: Operation, resource: web.AbstractResource, 
         },
     }
     if operation.body is not None:
+        needed = any(field.is_required() for field in operation.body.model_fields.values())
         described["requestBody"] = {
-            "required": False,
-            "description": "No body at all is the same as {}.",
+            "required": needed,
+            "description": "" if needed else "No body at all is the same as {}.",
             "content": {"application/json": {"schema": _schema(operation.body, schemas)}},
         }
     return described
@@ -194,7 +222,7 @@ def _template(resource: web.AbstractResource) -> str:
 
 
 def main() -> None:
-    """Write the document to stdout: ``make openapi`` keeps docs/openapi.json."""
+    """Write the document to stdout: ``make docs`` keeps docs/openapi.json."""
     from typing import cast
 
     from slabwatch.control.server import make_app

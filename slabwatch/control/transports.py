@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote
 
 import aiohttp
 
-from slabwatch.config import default_socket
+from slabwatch.control.sockets import START_HINT, UNIX, local_socket, unix_socket
+from slabwatch.control.ssh import SshConnector, SshTarget, ssh_command
+from slabwatch.control.tls_client import client_context, https_address
 from slabwatch.errors import ControlError
 
-SYSTEM_SOCKET = Path("/run/slabwatch/slabwatch.sock")
+SSH, HTTPS = "ssh://", "https://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,43 +27,23 @@ class Transport:
     start_hint: str = ""
 
 
-def transport_to(target: str | None) -> Transport:
-    """The transport for a TARGET; None or "": $SLABWATCH_HOST, else the local socket. Raises ControlError."""
-    target = target or os.environ.get("SLABWATCH_HOST")
+def transport_to(target: str, settings: Mapping[str, str]) -> Transport:
+    """The transport for a TARGET; "": the local socket. Raises ControlError.
+
+    ``settings`` may hold ``ca``, ``cert`` and ``key`` (paths, for https) and ``ssh_options`` and ``ssh_command``.
+    """
     if not target:
         return _unix(local_socket())
-    if target.startswith("unix://"):
-        path = unquote(target.removeprefix("unix://"))
-        if not path.startswith("/"):
-            raise ControlError(
-                f"{target}: the path must be absolute: unix:///run/slabwatch/slabwatch.sock", code="bad_target"
-            )
-        return _unix(Path(path))
-    if target.startswith(("ssh://", "https://")):
-        raise ControlError(
-            f"{target}: this release reaches the local daemon only; remote hosts come with the remote release. "
-            f"Until then: ssh HOST slabwatchctl ...",
-            code="bad_target",
-        )
+    if target.startswith(UNIX):
+        return _unix(unix_socket(target))
+    if target.startswith(SSH):
+        return _ssh(target, settings)
+    if target.startswith(HTTPS):
+        return _https(target, settings)
     raise ControlError(
-        f"{target}: not a target: use unix:///path/to/slabwatch.sock, or leave it out", code="bad_target"
+        f"{target}: not a target: use ssh://user@host, https://host:port or unix:///path/to/slabwatch.sock",
+        code="bad_target",
     )
-
-
-def local_socket() -> Path:
-    """This user's own daemon if its socket is there, else the system's."""
-    own = default_socket()
-    return own if _may_be_there(own) or not _may_be_there(SYSTEM_SOCKET) else SYSTEM_SOCKET
-
-
-def _may_be_there(path: Path) -> bool:
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True  # it is not for us to see: connecting will say why
-    return True
 
 
 def _unix(path: Path) -> Transport:
@@ -71,6 +52,20 @@ def _unix(path: Path) -> Transport:
         base_url="http://slabwatch",
         # One connection a question: none is kept that a restarted daemon has closed meanwhile.
         connector=lambda: aiohttp.UnixConnector(path=os.fspath(path), force_close=True),
-        start_hint="start it with `systemctl start slabwatch`, or `slabwatch` in another terminal; "
-        "--host unix:///path names another socket",
+        start_hint=START_HINT,
     )
+
+
+def _https(target: str, settings: Mapping[str, str]) -> Transport:
+    address, context = https_address(target), client_context(target, settings)
+    return Transport(
+        name=address,
+        base_url=address,
+        connector=lambda: aiohttp.TCPConnector(ssl=context, force_close=True),
+        start_hint="look at remote.listen in its configuration, and at what is between here and there",
+    )
+
+
+def _ssh(target: str, settings: Mapping[str, str]) -> Transport:
+    command = ssh_command(SshTarget.parse(target), settings)
+    return Transport(name=target, base_url="http://slabwatch", connector=lambda: SshConnector(command, target))

@@ -169,6 +169,12 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("poll_overruns_total", "counter", "Polls that were left out because the one before took too long."),
     Metric("config_last_reload_successful", "gauge", "1 when the last load of the configuration succeeded, else 0."),
     Metric(
+        "audit_lines_lost_total",
+        "counter",
+        "Lines of the audit log that could not be written to its file since the daemon's start.",
+    ),
+    Metric("storm_locked", "gauge", "1 while storms and shrinks are locked for maintenance, else 0."),
+    Metric(
         "web_config_last_reload_successful",
         "gauge",
         "1 when the last load of the web configuration succeeded, else 0; no series without such a file.",
@@ -202,6 +208,11 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Growth of slab memory that stayed after the last storm's tasks had gone, before any shrink.",
     ),
     Metric("storm_last_pinned_bytes", "gauge", "What was left of the last storm's growth after a shrink."),
+    Metric(
+        "storm_last_released_by_pressure_bytes",
+        "gauge",
+        "What went back under memory pressure after the last storm, if there was any.",
+    ),
     Metric("storm_last_released_by_shrink_bytes", "gauge", "What a shrink gave back after the last storm."),
     Metric("storm_last_verdict", "gauge", "1 for the class of the last storm's verdict, else 0.", ("verdict",)),
     Metric("storm_last_end_timestamp_seconds", "gauge", "Unix time at which the last storm ended."),

@@ -24,7 +24,7 @@ from slabwatch.control.schema import ReloadRequest, Request, ShrinkRequest, Stop
 from slabwatch.errors import ConfigError, ControlError, StormRejected
 from slabwatch.expose.guard import basic_auth
 from slabwatch.expose.web_config import parse_duration, parse_web_config
-from slabwatch.storm import compare
+from slabwatch.storm import compare, record_form
 from slabwatch.storm.plan import Caps, make_plan
 from slabwatch.storm.report import text_report
 from slabwatch.storm.store import RecordStore
@@ -100,7 +100,7 @@ def _request(form: type[Request], data: bytes) -> None:
 
 def _record(data: bytes) -> None:
     try:
-        read = compare.record_of(data)
+        read = record_form.record_of(data)
     except ValueError:
         return
     compare.compare(read, read).as_dict()

@@ -9,6 +9,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,13 +58,30 @@ class Backstage:
         self.start(wait_and_act())
 
 
+@pytest.fixture(autouse=True)
+def own_config(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """$XDG_CONFIG_HOME: none of this machine's contexts counts."""
+    directory = tmp_path_factory.mktemp("config")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(directory))
+    monkeypatch.delenv("SLABWATCH_HOST", raising=False)
+    monkeypatch.delenv("SLABWATCH_SSH", raising=False)
+    return directory
+
+
 @pytest.fixture
 def backstage(tmp_path: Path) -> Iterator[Backstage]:
     """A server that answers while the test itself runs slabwatchctl."""
+    with backstage_at(tmp_path / "s.sock") as one:
+        yield one
+
+
+@contextmanager
+def backstage_at(path: Path) -> Iterator[Backstage]:
+    """A server with a loop and a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    daemon, path = Pretended(), tmp_path / "s.sock"
+    daemon = Pretended(state=path.parent / "state")
     streams = EventStreams(daemon.services())
     starting = start_unix(make_app(daemon.services(), streams), path)
     runner = asyncio.run_coroutine_threadsafe(starting, loop).result(10)

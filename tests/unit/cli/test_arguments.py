@@ -32,6 +32,24 @@ HEAVY = ("aiohttp", "asyncio", "pydantic", "rich", "shtab", "slabwatch.config", 
         ["storm", "--expect", "good"],
         ["storm", "--pre", "smoke"],
         ["completion", "cmd"],
+        ["--host", "", "status"],
+        ["--host", "a", "--host", "b", "follow"],
+        ["--host", "a", "--host", "b", "report"],
+        ["--host", "a", "--host", "b", "shrink"],
+        ["--host", "a", "--host", "b", "stdio-bridge"],
+        ["--host", "a", "--host", "b", "top", "--watch"],
+        ["--host", "a", "--host", "b", "storm", "--detach"],
+        ["--host", "a", "--host", "b", "compare", "last"],
+        ["--host", "a", "--host", "b", "storm", "--parallel", "0"],
+        ["storm", "--parallel", "2"],
+        ["compare", "last"],
+        ["compare", "last", "last-1", "--preset", "smoke"],
+        ["--prometheus-job", "j", "status"],
+        ["--target-template", "ssh://{host}", "status"],
+        ["context"],
+        ["context", "add", "name"],
+        ["context", "remove"],
+        ["context", "rename", "a"],
     ],
 )
 def test_wrong_usage_is_1(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,11 +63,23 @@ def test_wrong_usage_is_1(argv: list[str], capsys: pytest.CaptureFixture[str]) -
 def test_common_options_before_and_after_the_verb() -> None:
     for argv in (["--host", "unix:///a", "--json", "top"], ["top", "--host", "unix:///a", "--json"]):
         args = parse(argv)
-        assert (args.host, args.json) == ("unix:///a", True)
+        assert (args.hosts, args.json, args.is_fleet) == (["unix:///a"], True, False)
     args = parse(["--json", "--host", "unix:///a", "top", "--host", "unix:///b"])
-    assert (args.host, args.json) == ("unix:///b", True)
+    assert (args.hosts, args.json, args.is_fleet) == (["unix:///a", "unix:///b"], True, True)
     args = parse(["top"])
-    assert (args.host, args.json) == (None, False)
+    assert (args.hosts, args.settings, args.json, args.is_fleet) == ([], {}, False, False)
+    args = parse(["--ca", "a", "--ssh-options", "-i k", "--key", "b", "context", "add", "n", "ssh://h", "--ca", "c"])
+    assert args.settings == {"ca": "c", "key": "b", "ssh_options": "-i k"}
+    assert (args.action, args.name, args.target) == ("add", "n", "ssh://h")
+
+
+def test_what_makes_a_fleet() -> None:
+    for argv in (["--hosts-file", "f"], ["--prometheus", "http://p"], ["--host", "a", "--host", "b"]):
+        assert parse([*argv, "status"]).is_fleet
+        assert parse(["status", *argv]).is_fleet
+    args = parse(["--prometheus", "http://p", "--prometheus-job", "j", "--target-template", "ssh://{instance}", "top"])
+    assert (args.prometheus, args.prometheus_job, args.target_template) == ("http://p", "j", "ssh://{instance}")
+    assert parse(["--host", "a", "--host", "b", "storm", "--parallel", "3"]).parallel == 3
 
 
 def test_numbers_may_have_separators() -> None:
@@ -89,6 +119,11 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
         "complete_words slabwatchctl do\n"
         "complete_words slabwatchctl storm --preset se\n"
         "complete_words slabwatchctl --json cgroups --sort ''\n"
+        "complete_words slabwatchctl context re\n"
+        "complete_words slabwatchctl std\n"
+        "complete_words slabwatchctl storm --par\n"
     )
     done = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["doctor", "seed seed-once", "kernel slab dying"]
+    assert done.stdout.splitlines() == [
+        "doctor", "seed seed-once", "kernel slab dying", "remove", "stdio-bridge", "--parallel",
+    ]  # fmt: skip

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from slabwatch.config import default_socket
 from slabwatch.control import client as client_module
-from slabwatch.control import transports
+from slabwatch.control import sockets
 from slabwatch.control.client import ControlClient
+from slabwatch.control.transports import transport_to
 from slabwatch.errors import ControlError
 from tests.unit.control.conftest import Door
 from tests.unit.control.pretended import PretendedStorm, plan
@@ -160,33 +161,29 @@ def test_a_line_without_an_end_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, system = tmp_path / "own", tmp_path / "system"
-    monkeypatch.delenv("SLABWATCH_HOST", raising=False)
-    monkeypatch.setattr(transports, "default_socket", lambda: own)
-    monkeypatch.setattr(transports, "SYSTEM_SOCKET", system)
-    assert transports.transport_to("unix:///a/b%20c").name == "/a/b c"
-    assert transports.transport_to(None).name == str(own), "when neither is there, this user's own is named"
+    monkeypatch.setattr(sockets, "default_socket", lambda: own)
+    monkeypatch.setattr(sockets, "SYSTEM_SOCKET", system)
+    assert transport_to("unix:///a/b%20c", {}).name == "/a/b c"
+    assert transport_to("", {}).name == str(own), "when neither is there, this user's own is named"
     system.touch()
-    assert transports.transport_to("").name == str(system)
+    assert transport_to("", {}).name == str(system)
     own.touch()
-    assert transports.transport_to(None).name == str(own)
-    monkeypatch.setenv("SLABWATCH_HOST", "unix:///from/env")
-    assert transports.transport_to(None).name == "/from/env"
-    assert transports.transport_to("unix:///given").name == "/given"
+    assert transport_to("", {}).name == str(own)
+    assert transport_to("ssh://user@host", {}).name == "ssh://user@host"
 
 
-def test_a_socket_that_can_not_be_seen_may_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_that_can_not_be_seen_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(path: Path) -> None:
         raise PermissionError
 
-    monkeypatch.delenv("SLABWATCH_HOST", raising=False)
     monkeypatch.setattr(Path, "stat", denied)
-    assert transports.local_socket() == default_socket()
+    assert sockets.local_socket() == default_socket()
 
 
-@pytest.mark.parametrize("target", ["ssh://root@host", "https://host:9935", "unix:relative", "unix://relative", "host"])
+@pytest.mark.parametrize("target", ["ftp://host", "unix:relative", "unix://relative", "host", "ssh://"])
 def test_targets_that_are_none(target: str) -> None:
     with pytest.raises(ControlError) as caught:
-        transports.transport_to(target)
+        transport_to(target, {})
     assert caught.value.code == "bad_target"
     assert target in str(caught.value)
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slabwatch.storm.compare import CacheFigure, Figure, Setting, compare, record_of
+from slabwatch.storm.compare import CacheFigure, Figure, Setting, compare
+from slabwatch.storm.record_form import record_of
 from slabwatch.storm.report import csv_report, text_report
 from slabwatch.storm.report_html import html_report
 from tests.hosts import HOSTS
