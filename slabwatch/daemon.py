@@ -174,8 +174,7 @@ class Daemon:
         return await start_unix(make_control_app(services), self.config.socket_path(), control.owner, control.group)
 
     async def _serve_remote(self, control: UnixRunner) -> TlsDoor:
-        assert control.server is not None
-        self._tls = TlsDoor(control.server, self._audit.refused_at_tls_door)
+        self._tls = TlsDoor(control, self._audit.refused_at_tls_door)
         await self._tls.apply(self.config.remote)
         return self._tls
 
@@ -213,6 +212,9 @@ class Daemon:
         if self._control is not None:
             connections = self._control.connections
             self._own.set_connections("control", connections.open, connections.closed)
+        if self._tls is not None and self._tls.url:
+            connections = self._tls.connections
+            self._own.set_connections("remote", connections.open, connections.closed)
         self._page.publish(sample, derived)
 
     def _unhealthy(self) -> str | None:

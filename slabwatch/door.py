@@ -188,20 +188,24 @@ def connections_of(app: web.Application) -> Connections:
 
 
 class Door:
-    """Accepts at bound sockets for a runner that has been set up; ``tls`` gives what new connections are to speak."""
+    """Accepts at bound sockets for a runner that has been set up; ``tls`` gives what new connections are to speak.
+
+    An app with a second door gives it ``connections`` of its own.
+    """
 
     def __init__(
         self,
         runner: web.AppRunner,
         sockets: Sequence[socket.socket],
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        connections: Connections | None = None,
     ) -> None:
         assert runner.server is not None
         self._server = runner.server
         self._sockets = sockets
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
-        self.connections = connections_of(runner.app)
+        self.connections = connections or connections_of(runner.app)
         self._sweeping: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
@@ -244,9 +248,13 @@ class Door:
         while not self.connections.admit(connection):
             if time.monotonic() > until:
                 self.connections.closed["refused"] += 1
-                connection.close()
+                self.turn_away(connection)
                 return False
-            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                await asyncio.sleep(_LOOK_SECONDS)
+            except asyncio.CancelledError:
+                connection.close()
+                raise
         return True
 
     def _take(self, connection: socket.socket) -> None:
@@ -254,14 +262,23 @@ class Door:
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
-    async def _connect(self, connection: socket.socket) -> None:
+    def turn_away(self, connection: socket.socket) -> None:
+        """The house is full."""
+        connection.close()
+
+    async def shake_hands(self, connection: socket.socket) -> asyncio.Transport:
+        """Connect it with the server, in TLS if that is wanted. Raises OSError, of which ssl.SSLError is one."""
         loop, context = asyncio.get_running_loop(), self._tls()
         seconds = {"ssl_handshake_timeout": self.connections.first_seconds, "ssl_shutdown_timeout": 2.0}
+        transport, _ = await loop.connect_accepted_socket(
+            self._server, connection, ssl=context, **(seconds if context else {})
+        )
+        return transport
+
+    async def _connect(self, connection: socket.socket) -> None:
         try:
-            transport, _ = await loop.connect_accepted_socket(
-                self._server, connection, ssl=context, **(seconds if context else {})
-            )
-        except OSError:  # of ssl.SSLError too: what a client sends is no event
+            transport = await self.shake_hands(connection)
+        except OSError:  # what a client sends is no event
             self.connections.closed["handshake"] += 1
             connection.close()
         except asyncio.CancelledError:

@@ -12,6 +12,7 @@ from aiohttp import web
 from slabwatch.control import audit
 from slabwatch.control.access import Caller, Verb, local_caller, may, peer_of, remote_caller
 from slabwatch.control.problems import Problem
+from slabwatch.control.remote import REMOTE_CONNECTIONS
 from slabwatch.control.services import Services
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -49,8 +50,9 @@ def gate(services: Services) -> Any:
         if _tls(request) is None:
             return await handler(request)
         try:
-            await _check_remote(request, services)
-            response = await handler(request)
+            with request.app[REMOTE_CONNECTIONS].held(request.transport):
+                await _check_remote(request, services)
+                response = await handler(request)
             if not response.prepared:
                 response.force_close()
             return response

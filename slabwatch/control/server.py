@@ -18,6 +18,7 @@ from slabwatch.control.answers import Status, You
 from slabwatch.control.commands import Commands
 from slabwatch.control.gate import caller_of, demand, gate
 from slabwatch.control.problems import Problem, problem_of
+from slabwatch.control.remote import REMOTE_CONNECTIONS, remote_connections
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
 from slabwatch.control.views import caches_view, cgroups_view, collector_states, poll_state, storm_view
@@ -40,6 +41,7 @@ def make_app(services: Services, streams: EventStreams | None = None) -> web.App
     streams = streams or EventStreams(services)
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_problems, gate(services)])
     connections_of(app)
+    app[REMOTE_CONNECTIONS] = remote_connections()
     app.add_routes(_Look(services, streams).routes())
     app.add_routes(Commands(services, streams).routes(STORM))
     app.router.add_get(openapi.PATH, _describe(app), name="openapi")

@@ -73,8 +73,9 @@ async def open_tls(open_door: Opened, pki: Pki) -> AsyncIterator[Open]:
     async def start(limits: Mapping[str, Any] = {}, **changes: object) -> tuple[TlsDoor, Door]:
         door: Door = await open_door()
         _configure(door, pki.remote(**changes))
-        assert door.runner.server is not None
-        tls = TlsDoor(door.runner.server, door.daemon.audit.refused_at_tls_door, **limits)
+        tls = TlsDoor(door.runner, door.daemon.audit.refused_at_tls_door)
+        for name, value in limits.items():
+            setattr(tls.connections, name, value)
         opened.append(tls)
         await tls.apply(door.daemon.config.remote)
         return tls, door
@@ -269,7 +270,7 @@ async def _idle(tls: TlsDoor, count: int = 1) -> AsyncIterator[list[socket.socke
 
 
 async def test_a_handshake_has_its_time(open_tls: Open, audit_log: Entries) -> None:
-    tls, _ = await open_tls(limits={"handshake_seconds": 0.05})
+    tls, _ = await open_tls(limits={"first_seconds": 0.05})
     async with _idle(tls) as (silent,):
         assert await asyncio.get_running_loop().sock_recv(silent, 1) == b""
     await until(lambda: audit_log)
@@ -277,15 +278,15 @@ async def test_a_handshake_has_its_time(open_tls: Open, audit_log: Entries) -> N
 
 
 async def test_a_crowd_of_strangers_keeps_nobody_out(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
-    tls, _ = await open_tls(limits={"max_handshakes": 3})
+    tls, _ = await open_tls(limits={"most": 3})
     async with _idle(tls, 30) as crowd:
         async with _client(tls, pki, pki.operator) as client:
             assert (await client.get("/v1/status"))["state"] == "READY"
-        assert len(tls._handshakes) <= 3
+        assert tls.connections.open <= 3
         assert await asyncio.get_running_loop().sock_recv(crowd[0], 1) == b""
     # A flood does not fill the disk, either.
     assert 0 < len(audit_log) <= 20
-    assert audit_log[0]["reason"] == "3 handshakes are not finished"
+    assert audit_log[0]["reason"] == "made room for others, or for new certificates, before its handshake was done"
 
 
 async def test_a_connection_that_is_closed_in_the_handshake(open_tls: Open, audit_log: Entries) -> None:
@@ -297,7 +298,7 @@ async def test_a_connection_that_is_closed_in_the_handshake(open_tls: Open, audi
 
 
 async def test_connections_are_bounded(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
-    tls, door = await open_tls(limits={"max_connections": 1})
+    tls, door = await open_tls(limits={"most": 1})
     storm = door.daemon.storms.running = PretendedStorm("storm-1", plan())
     await storm.enter("load", 0.0)
     async with _client(tls, pki, pki.viewer) as follower:
