@@ -31,7 +31,7 @@ _BACKLOG = 1024
 # Taken in one turn of the event loop.
 _AT_ONCE = 16
 # How long a newcomer waits while the house is full of requests in hand, and how often it looks.
-_ROOM_SECONDS = 5.0
+_ROOM_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 # Read at once. What a client sends is quoted in aiohttp's errors, so that this is to be multiplied by four or so.
 _READ_BYTES = 16 * 1024
@@ -83,6 +83,11 @@ class Connections:
         """Connections that hold a descriptor."""
         self._forget_closed()
         return len(self._all)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next one has to wait, or somebody has to go."""
+        return len(self._all) >= self.most
 
     def admit(self, connection: socket.socket) -> bool:
         """Take it in; False when the house is full of connections with a request in hand."""
@@ -239,8 +244,9 @@ class Door:
             if await self._room_for(connection):
                 self._take(connection)
             taken += 1
-            if taken % _AT_ONCE == 0:
-                # sock_accept() gives way only when nobody is waiting: under a flood nothing else would have a turn.
+            # sock_accept() gives way only when nobody is waiting: under a flood nothing else would have a turn, and who
+            # has to make room would be closed before it has begun.
+            if taken % _AT_ONCE == 0 or self.connections.full:
                 await asyncio.sleep(0)
 
     async def _room_for(self, connection: socket.socket) -> bool:
@@ -258,7 +264,10 @@ class Door:
         return True
 
     def _take(self, connection: socket.socket) -> None:
-        self.connections.ends_by(connection, self._start(self._connect(connection), "connect").cancel)
+        task = self._start(self._connect(connection), "connect")
+        # A task that is cancelled before its first turn does nothing at all.
+        task.add_done_callback(lambda done: connection.close() if done.cancelled() else None)
+        self.connections.ends_by(connection, task.cancel)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -281,9 +290,6 @@ class Door:
         except OSError:  # what a client sends is no event
             self.connections.closed["handshake"] += 1
             connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise
         else:
             transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # has no effect under TLS
             self.connections.ends_by(connection, transport.abort, transport.close)
