@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench scaling vm vm-short docs deb test-packages lock clean
+.PHONY: run test lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -50,9 +50,18 @@ vm: $(VENV)/.dev
 vm-short: $(VENV)/.dev
 	$(BIN)/python -m tests.vm matrix --short --settle 15
 
-# Man pages, docs/metrics.md, the manifests: all that is made from declarations. A test says when they are old.
+# All that is made from declarations: rules, dashboards, the API's description, the example configuration, man pages,
+# docs/metrics.md, the manifests. Tests say when one of them is old.
 docs: $(VENV)/.dev
+	$(BIN)/python -m deploy.prometheus.rules
+	$(BIN)/python -m deploy.grafana.source deploy/grafana/dashboards
+	$(BIN)/python -m slabwatch.control.openapi >docs/openapi.json
+	$(BIN)/slabwatch --example-config >config.example.toml
 	$(BIN)/python -m tests.generate
+
+# docs/dashboards: drawn from the dashboards' own queries after two storms. Five minutes, root, prometheus.
+pictures: $(VENV)/.dev
+	$(BIN)/python -m tests.pictures
 
 # A Debian package for this distribution's own Python, in dist/.
 deb: $(VENV)/.run
@@ -61,6 +70,12 @@ deb: $(VENV)/.run
 # Builds and installs the packages for real, in a Debian of its own: root, mmdebstrap, a package mirror; minutes.
 test-packages: $(VENV)/.dev $(VENV)/.tools
 	SLABWATCH_TEST_PACKAGES=1 $(BIN)/python -m pytest tests/packages
+
+# The same tests as in CI with many more inputs, then each parser under a coverage-guided fuzzer (FUZZ_SECONDS each).
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev
+	SLABWATCH_FUZZ=20 $(BIN)/python -m pytest tests/fuzz
+	$(BIN)/python -m tests.fuzz.guided all $(FUZZ_SECONDS)
 
 # New versions of everything; look at the difference before it is committed.
 lock: $(VENV)/.dev

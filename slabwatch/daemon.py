@@ -41,7 +41,7 @@ from slabwatch.watch.sampler import Sampler
 # The engine's own deadlines for draining and removing are inside this one.
 STORM_STOP_SECONDS = 60.0
 SERVERS_STOP_SECONDS = 5.0
-AUDIT_STOP_SECONDS = 2.0
+AUDIT_STOP_SECONDS = 1.0
 # From when on the status line tells of it.
 LATE_SECONDS = 5.0
 # What a reload can not change: the key's section and name.
@@ -132,7 +132,7 @@ class Daemon:
         finally:
             for server in reversed(servers):
                 await self._stage("servers", server.cleanup(), SERVERS_STOP_SECONDS)
-            await self._stage("audit", asyncio.to_thread(self._audit.close, AUDIT_STOP_SECONDS), AUDIT_STOP_SECONDS)
+            await asyncio.to_thread(self._audit.close, AUDIT_STOP_SECONDS)
             log.info("stopped")
 
     def _watch_signals(self) -> None:

@@ -167,8 +167,8 @@ def resolve(name: str, options: Mapping[str, str], known: Contexts) -> Host:
 
 
 def _host(name: str, target: str, settings: Mapping[str, str]) -> Host:
-    ssh_options = os.environ.get("SLABWATCH_SSH", "")
-    return Host(name, target, {"ssh_options": ssh_options, **settings})
+    ssh_options = os.environ.get("SLABWATCH_SSH")
+    return Host(name, target, {**({"ssh_options": ssh_options} if ssh_options else {}), **settings})
 
 
 def default_host(options: Mapping[str, str]) -> Host:

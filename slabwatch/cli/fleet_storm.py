@@ -100,7 +100,8 @@ class FleetStorm:
     async def turn(self, turn: Turn) -> bool:
         """One host's storm, from its start to its verdict; whether others may follow.
 
-        Other load that makes the figures useless is a reason to look, not to stop, unless a verdict is expected.
+        Other load that makes the figures useless is a reason to look, not to stop, unless a verdict is expected. What
+        was left behind is.
         """
         turn.state = "starting"
         try:
@@ -111,7 +112,8 @@ class FleetStorm:
             unreachable = "unreachable" if turn.exit == Exit.UNREACHABLE else "refused"
             turn.state = "lost" if turn.storm_id else unreachable
         self.tell(turn)
-        return turn.state == "completed" and self._expect in (None, turn.verdict)
+        left = turn.record["cgroups"]["leftover"] if turn.record else 0
+        return turn.state == "completed" and not left and self._expect in (None, turn.verdict)
 
     async def _storm(self, client: ControlClient, turn: Turn) -> None:
         started = await start(client, self._wishes, lease=True)

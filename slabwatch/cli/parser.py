@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from slabwatch import __version__
@@ -24,18 +24,18 @@ SHELLS = ("bash", "zsh", "tcsh")
 FLEET_VERBS = frozenset(("status", "top", "cgroups", "doctor", "storms", "storm", "stop", "compare"))
 # How a daemon is reached, besides its target.
 SETTINGS = ("ca", "cert", "key", "ssh_options", "ssh_command")
-WHERE = (
-    ("host", "TARGET", "ssh://[user@]host[:port], https://host:port, unix:///path or a context; may be repeated"),
-    ("hosts-file", "FILE", "a TARGET or context a line; # begins a comment"),
-    ("prometheus", "URL", "the hosts that this Prometheus scrapes"),
-    ("prometheus-job", "NAME", "those of this job (default: slabwatch)"),
-    ("target-template", "TEXT", "their TARGET, from {host} and {instance} (default: ssh://{host})"),
-    ("ssh-options", "OPTIONS", "for ssh, as one word: --ssh-options='-F my.conf' (default: $SLABWATCH_SSH)"),
-    ("ssh-command", "COMMAND", "what ssh runs there (default: slabwatchctl stdio-bridge)"),
-    ("ca", "FILE", "https: the authority that has signed the daemon's certificate"),
-    ("cert", "FILE", "https: this client's certificate"),
-    ("key", "FILE", "https: the key of that certificate"),
-)
+WHERE: Mapping[str, tuple[str, str]] = {
+    "host": ("TARGET", "ssh://[user@]host[:port], https://host:port, unix:///path or a context; may be repeated"),
+    "hosts_file": ("FILE", "a TARGET or context a line; # begins a comment"),
+    "prometheus": ("URL", "the hosts that this Prometheus scrapes"),
+    "prometheus_job": ("NAME", "those of this job (default: slabwatch)"),
+    "target_template": ("TEXT", "their TARGET, from {host} and {instance} (default: ssh://{host})"),
+    "ssh_options": ("OPTIONS", "for ssh, as one word: --ssh-options='-F my.conf' (default: $SLABWATCH_SSH)"),
+    "ssh_command": ("COMMAND", "what ssh runs there (default: slabwatchctl stdio-bridge)"),
+    "ca": ("FILE", "https: the authority that has signed the daemon's certificate"),
+    "cert": ("FILE", "https: this client's certificate"),
+    "key": ("FILE", "https: the key of that certificate"),
+}
 
 _WHICH = "id of a storm, last, last-1 and so on, or the path of a record's JSON file"
 _EPILOG = "exit codes (of many hosts, the highest):\n" + "\n".join(
@@ -93,13 +93,15 @@ def make_parser() -> argparse.ArgumentParser:
     audit = _add_verb(verbs, "audit", "who asked for what, by which door, and what became of it; newest first")
     audit.add_argument("--limit", type=_at_least_1, metavar="N", help="lines, at most 10,000 (default: 100)")
     _add_context(verbs)
-    completion = _add_verb(verbs, "completion", "print a completion script for a shell")
+    completion = _add_verb(verbs, "completion", "print a completion script for a shell", ())
     completion.add_argument("shell", choices=SHELLS, help="eval its output, or save it where the shell looks")
-    _add_verb(verbs, "stdio-bridge", "join stdin and stdout to the local daemon: the far end of --host ssh://")
+    _add_verb(
+        verbs, "stdio-bridge", "join stdin and stdout to the local daemon: the far end of --host ssh://", ("host",)
+    )
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, place: str) -> None:
+def _add_common(parser: argparse.ArgumentParser, place: str, options: Sequence[str] = tuple(WHERE)) -> None:
     # Before the verb and after it. What stands after must not undo what stood before: ``_gather`` joins the two.
     parser.add_argument(
         "--json",
@@ -108,9 +110,9 @@ def _add_common(parser: argparse.ArgumentParser, place: str) -> None:
         help="print one JSON object (one a line where it follows, or for each host), exact and nothing else",
     )
     where = parser.add_argument_group("whom to ask (default: $SLABWATCH_HOST, the context in use, the local daemon)")
-    for option, metavar, text in WHERE:
-        dest = place + option.replace("-", "_")
-        where.add_argument(f"--{option}", dest=dest, metavar=metavar, action="append", type=_not_empty, help=text)
+    for name in options:
+        option, (metavar, text) = f"--{name.replace('_', '-')}", WHERE[name]
+        where.add_argument(option, dest=place + name, metavar=metavar, action="append", type=_not_empty, help=text)
 
 
 def _gather(args: argparse.Namespace) -> None:
@@ -126,24 +128,25 @@ def _gather(args: argparse.Namespace) -> None:
     args.is_fleet = len(args.hosts) > 1 or bool(args.hosts_file or args.prometheus)
 
 
-def _add_verb(verbs: Any, name: str, text: str, **more: Any) -> argparse.ArgumentParser:
+def _add_verb(
+    verbs: Any, name: str, text: str, options: Sequence[str] = tuple(WHERE), **more: Any
+) -> argparse.ArgumentParser:
     help_text = text[0].upper() + text[1:] + "."
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=help_text, allow_abbrev=False, **more)
-    _add_common(verb, "after_")
+    _add_common(verb, "after_", options)
     return verb
 
 
 def _add_context(verbs: Any) -> None:
-    text = "names for daemons, with what it takes to reach them"
-    context = verbs.add_parser("context", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    context = _add_verb(verbs, "context", "names for daemons, with what it takes to reach them", ())
     actions = context.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    add = _add_verb(actions, "add", "name a target; options to reach it are kept with it")
+    add = _add_verb(actions, "add", "name a target; options to reach it are kept with it", SETTINGS)
     add.add_argument("name", metavar="NAME")
     add.add_argument("target", metavar="TARGET", help="ssh://[user@]host[:port], https://host:port or unix:///path")
-    _add_verb(actions, "list", "all contexts")
-    use = _add_verb(actions, "use", "ask this one when nothing else names a host")
+    _add_verb(actions, "list", "all contexts", ())
+    use = _add_verb(actions, "use", "ask this one when nothing else names a host", ())
     use.add_argument("name", nargs="?", metavar="NAME", help="without it: the local daemon again")
-    _add_verb(actions, "remove", "forget one").add_argument("name", metavar="NAME")
+    _add_verb(actions, "remove", "forget one", ()).add_argument("name", metavar="NAME")
 
 
 def _add_id(verb: argparse.ArgumentParser, default: str) -> None:

@@ -82,11 +82,12 @@ class AuditLog:
 
     def close(self, seconds: float) -> None:
         """Write what waits, for at most this long. Blocking; a thread that hangs is left to itself."""
+        until = time.monotonic() + seconds
         try:
             self._waiting.put(None, timeout=seconds)
         except queue.Full:
             return
-        self._thread.join(seconds)
+        self._thread.join(max(0.0, until - time.monotonic()))
 
     def _write_all(self) -> None:
         more = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from slabwatch.control.sockets import START_HINT, denied, nobody_there
 
 CHUNK_BYTES = 64 * 1024
 CONNECT_SECONDS = 5.0
-# How long the answer to what was asked last may still take when the asking side has ended.
+# When the asking side has ended: how long the answer to its last words may take to begin, and then to end.
 GRACE_SECONDS = 1.0
 
 
@@ -34,21 +35,25 @@ def bridge(path: Path, source: int = 0, sink: int = 1) -> None:
         except OSError as error:
             raise nobody_there(str(path), error, START_HINT) from error
         connection.settimeout(None)
-        ended = threading.Event()
+        answered = threading.Event()  # the last bytes came from the daemon, or it has gone
         # A daemon thread: what it waits for may never come, and must not keep this process.
-        threading.Thread(target=_upstream, args=(source, connection, ended), name="upstream", daemon=True).start()
+        threading.Thread(target=_upstream, args=(source, connection, answered), name="upstream", daemon=True).start()
         with suppress(OSError):  # the reader has gone, or the daemon has reset the connection: the end either way
             while data := connection.recv(CHUNK_BYTES):
                 _write_all(sink, data)
-        ended.set()
+                answered.set()
+        answered.set()
 
 
-def _upstream(source: int, connection: socket.socket, ended: threading.Event) -> None:
-    with suppress(OSError):
-        while data := os.read(source, CHUNK_BYTES):
-            connection.sendall(data)
-        ended.wait(GRACE_SECONDS)
+def _upstream(source: int, connection: socket.socket, answered: threading.Event) -> None:
     with suppress(OSError):  # it has been closed meanwhile
+        while data := os.read(source, CHUNK_BYTES):
+            answered.clear()
+            connection.sendall(data)
+        answered.wait(GRACE_SECONDS)
+        # The daemon sends what it has written already, and closes; one that hangs is not waited for.
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(GRACE_SECONDS)
         connection.shutdown(socket.SHUT_RDWR)
 
 

@@ -118,7 +118,7 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
     try:
         problem = json.loads(text)
         message, code = str(problem["detail"]), str(problem["code"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message, code = f"the daemon answered {response.status} {response.reason}: {text[:200].strip()}", "failed"
     raise ControlError(message, status=response.status, code=code)
 
@@ -144,5 +144,5 @@ async def lines_of(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 def _decoded(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ControlError(f"the daemon's answer is not JSON: {line[:80]!r}", code="bad_answer") from error

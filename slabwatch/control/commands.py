@@ -45,12 +45,12 @@ class Commands:
     def routes(self, storm_path: str) -> list[web.AbstractRouteDef]:
         """``storm_path`` is the path of one storm, with its pattern."""
         return [
-            web.post("/v1/storms", self._audited("storm", "storm", self._start)),
-            web.post(f"{storm_path}/stop", self._audited("stop", "stop", self._stop)),
-            web.post("/v1/shrink", self._audited("shrink", "shrink", self._shrink)),
-            web.post("/v1/reload", self._audited("reload", "reload", self._reload)),
-            web.post("/v1/lock", self._audited("lock", "lock", self._lock)),
-            web.post("/v1/unlock", self._audited("unlock", "lock", self._unlock)),
+            web.post("/v1/storms", self._audited("storm", "storm", self._start), name="storm"),
+            web.post(f"{storm_path}/stop", self._audited("stop", "stop", self._stop), name="stop"),
+            web.post("/v1/shrink", self._audited("shrink", "shrink", self._shrink), name="shrink"),
+            web.post("/v1/reload", self._audited("reload", "reload", self._reload), name="reload"),
+            web.post("/v1/lock", self._audited("lock", "lock", self._lock), name="lock"),
+            web.post("/v1/unlock", self._audited("unlock", "lock", self._unlock), name="unlock"),
         ]
 
     def _audited(self, command: str, verb: Verb, act: Act) -> Handler:

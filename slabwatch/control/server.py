@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from slabwatch import __version__
-from slabwatch.control import audit
+from slabwatch.control import audit, openapi
 from slabwatch.control.access import VERBS, Caller, may, role_of
 from slabwatch.control.answers import Status, You
 from slabwatch.control.commands import Commands
@@ -23,6 +24,8 @@ from slabwatch.control.views import caches_view, cgroups_view, collector_states,
 from slabwatch.door import CONNECTIONS, connections_of
 from slabwatch.errors import SlabwatchError
 from slabwatch.watch.sample import Sample
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 64 * 1024
 AUDIT_LIMIT = 100
@@ -39,14 +42,24 @@ def make_app(services: Services, streams: EventStreams | None = None) -> web.App
     connections_of(app)
     app.add_routes(_Look(services, streams).routes())
     app.add_routes(Commands(services, streams).routes(STORM))
+    app.router.add_get(openapi.PATH, _describe(app), name="openapi")
     app.on_shutdown.append(streams.close)
     return app
 
 
+def _describe(app: web.Application) -> Handler:
+    made: list[str] = []
+
+    async def describe(request: web.Request) -> web.Response:
+        if not made:
+            made.append(json.dumps(openapi.document(list(app.router.routes()))))
+        return web.Response(text=made[0], content_type="application/json")
+
+    return describe
+
+
 @web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     with request.app[CONNECTIONS].held(request.transport):
         try:
             return await handler(request)
@@ -63,14 +76,14 @@ class _Look:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
-            web.get("/v1/status", self._status),
-            web.get("/v1/caches", self._caches),
-            web.get("/v1/cgroups", self._cgroups),
-            web.get("/v1/doctor", self._doctor),
-            web.get("/v1/audit", self._audit),
-            web.get("/v1/storms", self._storms),
-            web.get(STORM, self._storm),
-            web.get(f"{STORM}/events", self._events, allow_head=False),
+            web.get("/v1/status", self._status, name="status"),
+            web.get("/v1/caches", self._caches, name="caches"),
+            web.get("/v1/cgroups", self._cgroups, name="cgroups"),
+            web.get("/v1/doctor", self._doctor, name="doctor"),
+            web.get("/v1/audit", self._audit, name="audit"),
+            web.get("/v1/storms", self._storms, name="storms"),
+            web.get(STORM, self._storm, name="record"),
+            web.get(f"{STORM}/events", self._events, name="events", allow_head=False),
         ]
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -160,7 +173,9 @@ class _Look:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         leaseholder = None
-        if request.query.get("lease") == "1":
+        if request.query.get("lease", "1") != "1":
+            raise Problem("bad_request", "lease: can be 1, or left out")
+        if "lease" in request.query:
             # To hold the lease is to be able to stop the storm: by going away.
             leaseholder = await caller_of(request, self._services)
             demand(leaseholder, "storm", self._services, "a lease")

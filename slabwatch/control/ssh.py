@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_COMMAND = "slabwatchctl stdio-bridge"
 # After the user's own options: of each option, ssh takes the first.
 OPTIONS = (
-    "-T", "-a", "-x", "-o", "ClearAllForwardings=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15",
+    "-T", "-o", "ForwardAgent=no", "-o", "ForwardX11=no", "-o", "ClearAllForwardings=yes", "-o", "ConnectTimeout=10",
+    "-o", "ServerAliveInterval=15",
 )  # fmt: skip
 # Ctrl-C in a terminal goes to ssh too, which must live on to carry the request to stop. What is ignored stays so.
 _DEAF_TO_CTRL_C = ("/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh")

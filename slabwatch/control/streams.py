@@ -66,7 +66,8 @@ class EventStreams:
     async def answer(self, request: web.Request, storm_id: str, leaseholder: Caller | None) -> web.StreamResponse:
         """Stream the storm's events until its end; raises Problem ``unknown_storm`` or ``too_many_streams``."""
         storm, events = await self._events(storm_id)
-        if self.open_streams >= self._max_streams:
+        # Whoever holds a lease follows a storm of their own: those who only look must not keep them out.
+        if self.open_streams >= self._max_streams and not leaseholder:
             raise Problem(
                 "too_many_streams", f"{self.open_streams} event streams are open: close one, or try again later"
             )

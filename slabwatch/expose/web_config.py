@@ -33,6 +33,7 @@ Version = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_MAX_DURATION = 60  # characters; the time to look for units in a number grows with its square
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 # None: any value; the toolkit checks these very ones.
@@ -270,7 +271,7 @@ def parse_duration(text: str) -> float:
     """Go's notation: 1s, 1m30s, 500ms; 0. Raises ValueError."""
     if text == "0":
         return 0.0
-    parts = list(_DURATION.finditer(text))
+    parts = list(_DURATION.finditer(text)) if len(text) <= _MAX_DURATION else []
     if not parts or "".join(part[0] for part in parts) != text:
         raise ValueError("a duration is a number with its unit: 1s, 500ms, 1m30s")
     seconds = sum(float(part[1]) * _UNITS[part[2]] for part in parts)
@@ -280,11 +281,17 @@ def parse_duration(text: str) -> float:
 
 
 def _problem(fault: Any) -> str:
-    key = ".".join(str(part) for part in fault["loc"])
+    key = _one_line(".".join(str(part) for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
         return f"{key}: unknown key"
-    message = fault["msg"].removeprefix("Value error, ")
+    message = _one_line(fault["msg"].removeprefix("Value error, "))
     return f"{key}: {message}" if key else message
+
+
+def _one_line(text: str) -> str:
+    # A key of the file, or a name in it, can hold anything.
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= 600 else f"{shown[:600]}..."
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:

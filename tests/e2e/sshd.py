@@ -47,11 +47,15 @@ class Sshd:
         self.process: subprocess.Popen[bytes] | None = None
         for name in ("host", "client"):
             _keygen(directory / name)
-        keys = directory / "authorized"
-        keys.mkdir(mode=0o755)
+        (directory / "authorized").mkdir(mode=0o755)
         for user in (member, stranger):
-            shutil.copy(directory / "client.pub", keys / user.name)
-            (keys / user.name).chmod(0o644)
+            self.authorize(user)
+
+    def authorize(self, user: User, options: str = "") -> None:
+        """The one key opens the account, with these options before it."""
+        path = self.directory / "authorized" / user.name
+        path.write_text(f"{options} {(self.directory / 'client.pub').read_text(encoding='ascii')}", encoding="ascii")
+        path.chmod(0o644)
 
     def target(self, user: User | None = None, path: Path | str = "") -> str:
         """``ssh://user@127.0.0.1:port/path``; the member without a user."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -49,16 +49,36 @@ class Fleet:
         return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
     @contextmanager
-    def beside(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    def beside(self, directory: Path, *arguments: str) -> Iterator[Beside]:
+        """Into files: records are larger than a pipe, and nobody reads while it runs."""
         command = [str(BIN / "slabwatchctl"), "--json", *self.where, *arguments]
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=dict(self.env), process_group=0,
-        ) as process:  # fmt: skip
+        with open(directory / "out", "w+") as out, open(directory / "err", "w+") as err:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=dict(self.env), process_group=0
+            )
             try:
-                yield process
+                yield Beside(process, directory / "out", directory / "err")
             finally:
                 process.kill()
+                process.wait()
+
+
+class Beside(NamedTuple):
+    """A slabwatchctl that runs beside the test."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    def said(self) -> str:
+        return self.err.read_text(encoding="utf-8")
+
+    def interrupt(self) -> dict[str, str]:
+        """Ctrl-C to the whole process group, as a terminal sends it; then the state of each host."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        assert self.process.wait(40) == 130, self.said()
+        turns = map(json.loads, self.out.read_text(encoding="utf-8").splitlines())
+        return {turn["host"]: turn["state"] for turn in turns}
 
 
 def running(daemon: Daemon) -> bool:
@@ -171,27 +191,22 @@ def test_the_first_that_goes_wrong_is_the_last(make_daemon: MakeDaemon, sshd: Ss
     assert last.storm_ids() == []
 
 
-def test_ctrl_c_stops_the_canary_and_begins_no_more(fleet: Fleet, three: list[Daemon]) -> None:
-    with fleet.beside(*SMALL, "--hold", "60") as process:
+def test_ctrl_c_stops_the_canary_and_begins_no_more(fleet: Fleet, three: list[Daemon], tmp_path: Path) -> None:
+    with fleet.beside(tmp_path, *SMALL, "--hold", "60") as beside:
         wait_until(lambda: running(three[0]), 20, "the canary holds")
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=40)
-    assert process.returncode == 130, err
-    turns = [json.loads(line) for line in out.splitlines()]
-    assert [turn["state"] for turn in turns] == ["stopped", "not_run", "not_run"]
-    assert turns[0]["record"]["reason"] == "Ctrl-C"
+        states = beside.interrupt()
+    assert [states[host] for host in fleet.hosts] == ["stopped", "not_run", "not_run"]
     assert [len(daemon.storm_ids()) for daemon in three] == [1, 0, 0]
+    record = json.loads(next((three[0].state / "storms").glob("*.json")).read_text(encoding="utf-8"))
+    assert (record["outcome"], record["reason"]) == ("stopped", "Ctrl-C")
 
 
-def test_ctrl_c_stops_all_that_run(fleet: Fleet, three: list[Daemon]) -> None:
-    with fleet.beside(*SMALL, "--hold", "5", "--parallel", "9") as process:
-        both = three[1:]
-        wait_until(lambda: process.poll() is not None or all(map(running, both)), 60, "the others hold")
-        assert process.poll() is None, process.communicate()
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=40)
-    assert process.returncode == 130, err
-    states = {turn["host"]: turn["state"] for turn in map(json.loads, out.splitlines())}
+def test_ctrl_c_stops_all_that_run(fleet: Fleet, three: list[Daemon], tmp_path: Path) -> None:
+    with fleet.beside(tmp_path, *SMALL, "--hold", "5", "--parallel", "9") as beside:
+        others, process = three[1:], beside.process
+        wait_until(lambda: process.poll() is not None or all(map(running, others)), 60, "the others hold")
+        assert process.poll() is None, beside.said()
+        states = beside.interrupt()
     assert [states[host] for host in fleet.hosts] == ["completed", "stopped", "stopped"]
 
 

@@ -27,7 +27,8 @@ QUICK = ("--hold", "0", "--settle", "0")
 @pytest.fixture(autouse=True)
 def readable() -> None:
     need(shutil.which("setpriv") is not None, "setpriv (util-linux)")
-    probe = os.system(f"setpriv --reuid=65501 --regid=65501 --clear-groups -- sh -c '{BIN}/python -c 1' 2> /dev/null")
+    version = f"sh -c '{BIN}/slabwatchctl --version' > /dev/null 2>&1"
+    probe = os.system(f"setpriv --reuid=65501 --regid=65501 --clear-groups -- {version}")
     need(probe == 0, f"a virtual environment that every user can read ({BIN})")
 
 
@@ -158,6 +159,39 @@ def test_a_viewer_may_look_and_nothing_else(make_daemon: MakeDaemon, sshd: Sshd)
     assert "control.operators" in done.stderr
     (refused,) = [event for event in over.daemon.events("audit") if not event["allowed"]]
     assert (refused["uid"], refused["outcome"]) == (sshd.member.uid, "not_allowed")
+
+
+def test_a_key_that_opens_the_bridge_alone(over: Over) -> None:
+    sshd = over.sshd
+    sshd.authorize(sshd.member, f'restrict,command="slabwatchctl stdio-bridge --host unix://{over.daemon.socket}"')
+    try:
+        done = ctl("--host", sshd.target(), "--json", "status", env=over.env)
+        assert json.loads(done.stdout)["you"]["role"] == "operator", done.stderr
+        other = ctl("--host", sshd.target(), "--ssh-command", "touch /tmp/x", "--json", "status", env=over.env)
+        assert json.loads(other.stdout)["pid"] == over.daemon.pid, "whatever is asked for, the bridge is what comes"
+    finally:
+        sshd.authorize(sshd.member)
+
+
+def test_a_network_that_goes_silent(over: Over) -> None:
+    quick = f"{over.sshd.options()} -o ServerAliveInterval=1 -o ServerAliveCountMax=1"
+    over.env = {**over.env, "SLABWATCH_SSH": quick}
+    with over.beside("top", "--watch") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert over.sshd.process is not None
+        # Of each session's two halves, the one that talks to the network.
+        monitors = children(over.sshd.process.pid)
+        sessions = [pid for monitor in monitors for pid in children(monitor)]
+        for pid in sessions:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            assert process.wait(20) == 5
+        finally:
+            for pid in sessions:
+                os.kill(pid, signal.SIGCONT)
+        assert process.stderr is not None
+        assert "not responding" in process.stderr.read()
 
 
 def test_the_daemon_goes_away(over: Over) -> None:

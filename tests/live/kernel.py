@@ -145,12 +145,12 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> float:
+def wait_until(condition: Callable[[], object], seconds: float, what: str, every: float = 0.01) -> float:
     """Poll until it holds, at most so long; the seconds it took. AssertionError after that."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"after {seconds:g} s still not so: {what}"
-        time.sleep(0.01)
+        time.sleep(every)
     return time.monotonic() - started
 
 

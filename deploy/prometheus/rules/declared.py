@@ -33,7 +33,15 @@ class Record:
 
     name: str
     expr: str
-    per: Literal["host", "host at times", "release", "release and cache", "class"]
+    per: Literal[
+        "host",
+        "host at times",
+        "large cache of a host",
+        "large cgroup of a host",
+        "release",
+        "release and cache",
+        "class",
+    ]
     labels: dict[str, str] = field(default_factory=dict)
     why: str = ""
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from deploy.prometheus.rules.declared import CLASS, Alert, compared, indented
-from deploy.prometheus.rules.recording import OUTLIER_LIMIT, QUIET, RATIO_OF_RELEASE, STORM, UNEXPLAINED, UNRECLAIMABLE
+from deploy.prometheus.rules.recording import (
+    LARGE_CACHES,
+    LARGE_CGROUPS,
+    OUTLIER_LIMIT,
+    QUIET,
+    RATIO_OF_RELEASE,
+    STORM,
+    UNEXPLAINED,
+    UNRECLAIMABLE,
+)
 from deploy.prometheus.rules.templates import (
     GROWN_CACHES,
     LARGEST_CACHES,
@@ -15,33 +24,22 @@ from deploy.prometheus.rules.templates import (
     size,
 )
 
-_SIZE = "slabwatch_slab_size_bytes"
-_KERNEL = "slabwatch_cgroup_kernel_bytes"
-_RECLAIMABLE = "slabwatch_cgroup_slab_reclaimable_bytes"
 _OF_MEMORY = "{{ $value | humanizePercentage }} of memory"
 
 
 def _still_growing(series: str) -> str:
     # No step: it grew before the last hour too. No saturation: the last hour has at least half the pace of all six.
     return (
-        f"and 12 * ({series} - {series} offset 1h) > ({series} - {series} offset 6h)\n"
+        f"and 12 * ({series} - {series} offset 1h)\n"
+        f"  > ({series} - {series} offset 6h)\n"
         f"and {series} offset 1h > {series} offset 6h"
     )
 
 
 # What grows while this does not is reclaimable.
 _UNRECLAIMABLE_GREW = compared(f"({UNRECLAIMABLE} - {UNRECLAIMABLE} offset 6h)", ">", "cache_growth_ratio")
-# Not the root, which is the host itself, and not the sums over a changing set.
-_KERNEL_GREW = f"""\
-(
-    ({_KERNEL}{{cgroup!~"/|__other__|/slabwatch-storm"}} - {_RECLAIMABLE})
-    - ({_KERNEL} offset 6h - {_RECLAIMABLE} offset 6h)
-  or
-    ({_KERNEL}{{cgroup!~"/|__other__|/slabwatch-storm"}} - {_KERNEL} offset 6h)
-    unless {_RECLAIMABLE}
-    and ignoring (cgroup) {indented(_UNRECLAIMABLE_GREW, "    ").lstrip()}
-)
-/ ignoring (cgroup) group_left () slabwatch_meminfo_mem_total_bytes"""
+# v1 does not know what of a cgroup's kernel memory is reclaimable.
+_V2 = 'group without (release, allocator, cgroup_mode, kmem_accounting) (slabwatch_kernel_info{cgroup_mode="v2"})'
 
 HOST_ALERTS: tuple[Alert, ...] = (
     Alert(
@@ -145,24 +143,19 @@ HOST_ALERTS: tuple[Alert, ...] = (
     ),
 )
 
-# One look-up for each cache or cgroup of each host: evaluated less often.
-SERIES_ALERTS: tuple[Alert, ...] = (
+GROWTH_ALERTS: tuple[Alert, ...] = (
     Alert(
         "SlabCacheGrowing",
         "warning",
         "30m",
-        compared(
-            f"({_SIZE} - {_SIZE} offset 6h)\n/ ignoring (cache) group_left () slabwatch_meminfo_mem_total_bytes",
-            ">",
-            "cache_growth_ratio",
-        )
-        + f"\n{_still_growing(_SIZE)}"
+        compared(f"{LARGE_CACHES} - {LARGE_CACHES} offset 6h", ">", "cache_growth_ratio")
+        + f"\n{_still_growing(LARGE_CACHES)}"
         + f"\nand ignoring (cache) {_UNRECLAIMABLE_GREW}"
         + f"\nunless ignoring (because, cache) {QUIET}",
         f"Slab cache {{{{ $labels.cache }}}} grows {ON_HOST}",
         (
             f"In six hours it has grown by {_OF_MEMORY}, to "
-            + size(f"{_SIZE}{{cache=<cache>,HOST}}")
+            + size("slabwatch_slab_size_bytes{cache=<cache>,HOST}")
             + ". It still grows, and SUnreclaim with it.",
             SUNRECLAIM,
             GROWN_CACHES,
@@ -174,8 +167,9 @@ SERIES_ALERTS: tuple[Alert, ...] = (
         "CgroupKernelMemoryGrowing",
         "warning",
         "30m",
-        compared(_KERNEL_GREW, ">", "cgroup_growth_ratio")
-        + f"\n{_still_growing(_KERNEL)}"
+        compared(f"{LARGE_CGROUPS} - {LARGE_CGROUPS} offset 6h", ">", "cgroup_growth_ratio")
+        + f"\n{_still_growing(LARGE_CGROUPS)}"
+        + f"\nand ignoring (cgroup) (\n{indented(_UNRECLAIMABLE_GREW)}\n  or {_V2}\n)"
         + f"\nunless ignoring (because, cgroup) {QUIET}",
         f"Kernel memory of cgroup {{{{ $labels.cgroup }}}} grows {ON_HOST}",
         (

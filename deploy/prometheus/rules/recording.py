@@ -1,7 +1,7 @@
 """Recording rules: a handful of series for each host, and a handful for each kernel release.
 
-The windows of 1 and 6 hours are taken over recorded series (one sample a minute), never over raw ones, and nothing but
-plain look-ups is done for each slab cache: that is what makes them bearable on a fleet.
+All windows are taken over recorded series, never over raw ones. Of slab caches and cgroups only the large ones are
+recorded, and the alerts look at those: that is what makes them bearable on a fleet.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ UNRECLAIMABLE = "instance:slabwatch_unreclaimable:ratio"
 QUIET = "instance:slabwatch_growth:quiet"
 STORM = f'{QUIET}{{because="storm"}}'
 UNEXPLAINED = "instance:slabwatch_task_struct_unexplained:objects"
+_KERNEL = 'slabwatch_cgroup_kernel_bytes{cgroup!~"/|__other__|/slabwatch-storm"}'
 RELEASE = f"by (release, {CLASS})"
 _OF_RELEASE = f"on (release, {CLASS}) group_left ()"
 
@@ -123,10 +124,31 @@ RELEASES = Group(
     ),
 )
 
+LARGE_CACHES = "instance_cache:slabwatch_slab_size:ratio"
+LARGE_CGROUPS = "instance_cgroup:slabwatch_kernel:ratio"
+
 CACHES = Group(
     "slabwatch-caches",
-    "5m",
+    "2m",
     (
+        Record(
+            LARGE_CACHES,
+            "slabwatch_slab_size_bytes\n/ ignoring (cache) group_left () slabwatch_meminfo_mem_total_bytes\n> 0.001",
+            "large cache of a host",
+            why="Share of MemTotal in each slab cache that has more than a thousandth of it.",
+        ),
+        Record(
+            LARGE_CGROUPS,
+            "(\n"
+            f"  {_KERNEL} - slabwatch_cgroup_slab_reclaimable_bytes\n"
+            f"  or {_KERNEL}\n"
+            ")\n"
+            "/ ignoring (cgroup) group_left () slabwatch_meminfo_mem_total_bytes\n"
+            "> 0.001",
+            "large cgroup of a host",
+            why="The same of kernel memory in each cgroup, without its reclaimable slab (v2). Not the root, which is "
+            "the host itself, and no sums over a changing set.",
+        ),
         Record(
             "release_cache:slabwatch_slab_size_bytes:sum",
             f"sum by (release, cache) (\n{indented(with_release('slabwatch_slab_size_bytes', 'cache'))}\n)",

@@ -20,7 +20,8 @@ THRESHOLDS: tuple[Threshold, ...] = (
         "cache_growth_ratio",
         0.01,
         "Share of MemTotal by which one cache must have grown in 6 hours, and SUnreclaim with it: a cache that grows "
-        "while SUnreclaim does not is a reclaimable one (dentries, inodes), which the kernel takes back by itself.",
+        "while SUnreclaim does not is a reclaimable one (dentries, inodes), which the kernel takes back by itself. "
+        "Above 0.001, this and the next: caches and cgroups with less are not recorded.",
     ),
     Threshold(
         "cgroup_growth_ratio",

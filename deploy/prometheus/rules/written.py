@@ -9,13 +9,13 @@ from collections import Counter
 
 from deploy.prometheus.rules.daemon_alerts import DAEMON_ALERTS, STORM_ALERTS
 from deploy.prometheus.rules.declared import CLASS, Alert, Group, Record, Threshold, indented
-from deploy.prometheus.rules.memory_alerts import HOST_ALERTS, SERIES_ALERTS
+from deploy.prometheus.rules.memory_alerts import GROWTH_ALERTS, HOST_ALERTS
 from deploy.prometheus.rules.recording import QUIET, RECORDING
 from deploy.prometheus.rules.thresholds import THRESHOLDS
 
 ALERTING: tuple[Group, ...] = (
     Group("slabwatch-host-alerts", "1m", HOST_ALERTS),
-    Group("slabwatch-series-alerts", "5m", SERIES_ALERTS),
+    Group("slabwatch-growth-alerts", "2m", GROWTH_ALERTS),
     Group("slabwatch-daemon-alerts", "1m", DAEMON_ALERTS),
     Group("slabwatch-storm-alerts", "1m", STORM_ALERTS),
 )
@@ -77,6 +77,8 @@ def table_of_series() -> str:
     each = Counter(record.per for record in records())
     rows = (
         ("host", f"{each['host']}, and `{QUIET}` at times"),
+        ("slab cache of a host with more than 0.1 % of its memory", str(each["large cache of a host"])),
+        ("cgroup of a host with more than 0.1 % of its memory in the kernel", str(each["large cgroup of a host"])),
         ("kernel release (and class)", str(each["release"])),
         ("kernel release and slab cache", str(each["release and cache"])),
         ("class of hosts", f"{len(THRESHOLDS)} thresholds"),

@@ -170,7 +170,7 @@ def test_what_is_asked_by_default(file: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SLABWATCH_HOST", "other")
     assert default_host({}).target == "ssh://other"
     monkeypatch.setenv("SLABWATCH_HOST", "unix:///s")
-    assert default_host({"ca": "x"}) == contexts.Host("unix:///s", "unix:///s", {"ssh_options": "", "ca": "x"})
+    assert default_host({"ca": "x"}) == contexts.Host("unix:///s", "unix:///s", {"ca": "x"})
     write(file, "rubbish")
     assert default_host({}).target == "unix:///s", "a file that is not needed is not opened"
     monkeypatch.delenv("SLABWATCH_HOST")

@@ -169,6 +169,14 @@ def test_the_first_that_goes_wrong_is_the_last(
     assert begun == [state != "not_run" for state in states]
 
 
+def test_what_is_left_behind_is_a_reason_to_stop(fleet: FleetCtl, hosts: list[Backstage]) -> None:
+    async def act(storm: PretendedStorm) -> None:
+        await storm.end(cgroups={"requested": 2, "created": 2, "removed": 1, "leftover": 1})
+
+    hosts[0].play(act)
+    assert [row[1] for row in rows(fleet("storm", "--yes"))[1:]] == ["completed", "not_run", "not_run"]
+
+
 def test_a_host_that_refuses(fleet: FleetCtl, hosts: list[Backstage]) -> None:
     hosts[0].play(retained)
     hosts[1].daemon.storms.refusal = StormRejected("lack_of_memory", "not enough memory here")

@@ -56,7 +56,7 @@ class Ends:
 
 @pytest.fixture
 def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    monkeypatch.setattr(bridging, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(bridging, "GRACE_SECONDS", DEADLINE)
     made = Ends(tmp_path / "s")
     yield made
     made.close()
@@ -96,6 +96,16 @@ def test_the_session_ends(ends: Ends) -> None:
     ends.daemon.sendall(b"an answer")
     assert os.read(ends.stdout, 100) == b"an answer"
     assert ends.daemon.recv(100) == b""
+    ends.daemon.sendall(b", and the rest of it")
+    ends.daemon.close()
+    assert read_all(ends.stdout) == b", and the rest of it"
+    assert ends.ended()
+
+
+def test_the_session_ends_and_the_daemon_hangs(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridging, "GRACE_SECONDS", 0.1)
+    os.write(ends.stdin, b"last words")
+    os.close(ends.stdin)
     assert ends.ended()
 
 

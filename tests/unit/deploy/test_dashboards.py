@@ -37,7 +37,7 @@ def test_the_files_are_what_the_source_makes(tmp_path: Path) -> None:
     write_dashboards(str(tmp_path))
     made = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     kept = {path.name: path.read_text(encoding="utf-8") for path in FILES}
-    assert made == kept, "run `make dashboards`, and look at the difference"
+    assert made == kept, "run `make docs`, and look at the difference"
 
 
 @pytest.mark.parametrize("name", NAMES)

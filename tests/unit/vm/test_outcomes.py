@@ -77,9 +77,9 @@ def test_findings_are_told_once_with_their_kernels() -> None:
 
 def test_a_scenario_that_tells_its_steps() -> None:
     cell = Cell("bookworm", "v2", scenario="unit", systemd=True)
-    text = page(made_outcome(), made_outcome(cell=cell, findings={}, stdout="start: uid 999 [3 s]\nnoise\n"))
+    text = page(made_outcome(), made_outcome(cell=cell, findings={}, stdout="start: uid 999 [3.0 s]\nnoise: more\n"))
     assert "| v2 | systemd | unit | 1 of 1 |" in text
-    assert "## Scenario unit on 6.1.176\n\n* start: uid 999 [3 s]" in text
+    assert "## Scenario unit on 6.1.176\n\n* start: uid 999 [3.0 s]" in text
     assert "noise" not in text
 
 
