@@ -207,7 +207,6 @@ def ignored_signals(pid: int) -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")), 16)
 
 
-
 @pytest.mark.asyncio
 async def test_ctrl_c_does_not_reach_it(fake_ssh: Fake, door: Door, tmp_path: Path) -> None:
     fake_ssh(f"echo $$ > {tmp_path}/pid; {bridge_to(door)}")
