@@ -17,6 +17,7 @@ from slabwatch.control import ssh
 from slabwatch.control.client import ControlClient
 from slabwatch.control.ssh import OPTIONS, SshTarget, ssh_command
 from slabwatch.errors import ControlError
+from tests.live.kernel import status
 from tests.unit.control.conftest import Door
 from tests.unit.control.pretended import PretendedStorm, plan, until
 
@@ -201,18 +202,12 @@ async def test_no_ssh_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
             await client.get("/v1/status")
 
 
-def ignored_signals(pid: int) -> int:
-    """SigIgn of /proc/PID/status: bit 0 is signal 1."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:")), 16)
-
-
 @pytest.mark.asyncio
 async def test_ctrl_c_does_not_reach_it(fake_ssh: Fake, door: Door, tmp_path: Path) -> None:
     fake_ssh(f"echo $$ > {tmp_path}/pid; {bridge_to(door)}")
     async with ControlClient("ssh://host") as client:
         await client.get("/v1/status")
         pid = int((tmp_path / "pid").read_text())
-        assert ignored_signals(pid) & 1 << (signal.SIGINT - 1)
+        assert int(status(pid)["SigIgn"], 16) & 1 << (signal.SIGINT - 1)
         os.kill(pid, signal.SIGINT)
         assert (await client.get("/v1/status"))["state"] == "READY"

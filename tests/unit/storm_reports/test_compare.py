@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slabwatch.cli.storm_tables import comparison_page
 from slabwatch.storm.compare import CacheFigure, Figure, Setting, compare
 from slabwatch.storm.record_form import record_of
 from slabwatch.storm.report import csv_report, text_report
@@ -192,6 +193,14 @@ def test_counts_are_numbers_alone() -> None:
     assert counts["tasks.started"] == (99_999, 100_000, 1)
     assert counts["tasks.forks_observed"] == (None, None, None)
     assert "cgroups.left" not in counts
+
+
+def test_what_only_one_storm_has_is_no_count() -> None:
+    whole, short = made_record(), made_record()
+    whole["cgroups"]["charges"], short["cgroups"]["charges"] = {"charged": 3}, None
+    for one, other in ((whole, short), (short, whole)):
+        assert "cgroups.charges" not in [figure.name for figure in compare(one, other).counts]
+        comparison_page(compare(one, other))
 
 
 def test_it_is_json() -> None:
