@@ -147,6 +147,17 @@ def find_pids_parent(root: KernelRoot, hierarchy: MemoryHierarchy, parent: str) 
     return (own, "") if root.can_write(own) else ("", f"no right to make cgroups in {own}")
 
 
+def storm_parents(root: KernelRoot, configured: str) -> list[str]:
+    """Directories below which storms have their cgroups: of memory, and of pids where that is another hierarchy.
+
+    Raises SourceUnavailable, KernelParseError.
+    """
+    hierarchy = find_memory_hierarchy(root)
+    parent = place.parent_path(root, hierarchy, configured)
+    pids_parent, _ = find_pids_parent(root, hierarchy, parent)
+    return list(dict.fromkeys(filter(None, (hierarchy.directory(parent), pids_parent))))
+
+
 def _pids_limit(plan: Plan, pids_parent: str, why_not: str) -> Check:
     most = pids_limit(plan)
     if pids_parent:
