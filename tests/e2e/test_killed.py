@@ -33,10 +33,10 @@ MOMENTS: Mapping[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def reach(daemon: Daemon, moment: str) -> str:
+def reach(daemon: Daemon, moment: str, **more: object) -> str:
     phase, wishes = MOMENTS[moment]
     usual = {"cgroups": 10, "tasks": 10, "hold_seconds": 0, "settle_seconds": 0, "ttl_seconds": 100}
-    storm_id = daemon.start().begin_storm(**{**usual, **wishes})
+    storm_id = daemon.start().begin_storm(**{**usual, **more, **wishes})
     daemon.wait_for_phase(storm_id, phase)
     return storm_id
 
@@ -121,11 +121,11 @@ def remove_the_state(daemon: Daemon) -> None:
 
 def stop(daemon: Daemon, moment: str) -> None:
     """Not killed but asked: it has all gone when the record is there."""
-    storm_id = reach(daemon, moment)
-    daemon.ask("POST", f"/v1/storms/{storm_id}/stop", {"reason": "enough"})
-    record = daemon.record(storm_id)
     # When all has been measured there is nothing left to be stopped.
     late = moment in ("shrink", "cleanup")
+    storm_id = reach(daemon, moment, settle_seconds=0 if late else 60)
+    daemon.ask("POST", f"/v1/storms/{storm_id}/stop", {"reason": "enough"})
+    record = daemon.record(storm_id)
     assert (record["outcome"], record["reason"]) in [("stopped", "enough"), ("completed", "")][: 1 + late]
     assert (record["cgroups"]["leftover"], record["cgroups"]["left"]) == (0, {})
     assert daemon.cgroups() == []

@@ -21,7 +21,6 @@ from tests.live.kernel import (
     alive,
     cgroups_below,
     children,
-    command_line,
     marked,
     own_pids_directory,
     status,
@@ -42,7 +41,7 @@ class Storm:
         self.root = root
         self.id = root.name.removeprefix(lifecycle.PREFIX)
         self.pids_root = pids_parent / root.name
-        self.pid = next(pid for pid in children(os.getpid()) if f'"{self.id}"' in command_line(pid))
+        self.pid = engine._process.pid
         self._order: asyncio.Task[None] | None = None
 
     async def reach(self, phase: str) -> None:
