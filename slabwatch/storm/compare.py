@@ -167,6 +167,8 @@ def _unfair(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} was {record['outcome']}"
         elif record["tasks"].get("failed"):
             yield f"{record['tasks']['failed']:,} tasks of {name} could not be started"
+        elif _verdict(record).get("class") == "inconclusive":
+            yield f"{name} is inconclusive"
 
 
 def deciding(plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Forecast:
     parent: str  # kernel path of the parent's directory
     home: str  # and of this process' own cgroup
     memory_bytes: int
-    pids_parent: str = ""  # v1: kernel path of the parent in the pids controller's hierarchy; "": none
+    pids_parent: str = ""  # kernel path of the parent in the pids controller's hierarchy; "": none
     pressure_floor_bytes: int = 0  # of MemAvailable, for memory pressure on the host
 
     def refuse(self) -> None:

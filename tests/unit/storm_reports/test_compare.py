@@ -103,6 +103,8 @@ def test_the_larger_tolerance_of_both_decides_what_is_noise() -> None:
         ({"plan__shell": "sh"}, ["shell is not set in A and sh in B"]),
         ({"plan__remove_first": True}, ["remove_first is not set in A and yes in B"]),
         ({"outcome": "stopped"}, ["B was stopped"]),
+        ({"verdict__class": "inconclusive"}, ["B is inconclusive"]),
+        ({"outcome": "aborted", "verdict__class": "inconclusive"}, ["B was aborted"]),
         ({"plan__preset": "full", "plan__ttl_seconds": 4.0, "plan__shrink": False}, []),
         ({"plan__pressure": True, "plan__pressure_host": False}, []),  # what stayed is measured before it
         ({"host__cpus": 64, "host__release": "6.1"}, []),
