@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench lock clean
+.PHONY: run test lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -16,6 +16,12 @@ $(VENV)/.run: requirements.lock pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	touch $@
+
+# What checks the packages, in a venv of its own: none of it is needed to run or to change slabwatch.
+$(VENV)/.tools: tests/packages/tools.lock
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r tests/packages/tools.lock
 	touch $@
 
 # The daemon in the foreground, on the defaults plus deploy/demo/slabwatch.toml (storm and shrink allowed).
@@ -33,12 +39,52 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
+# docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Five minutes, root, prometheus.
+scaling: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.scaling
+
+# Real kernels in virtual machines: all of them, and the page in docs/; or two, one of them under systemd. As root.
+vm: $(VENV)/.dev
+	$(BIN)/python -m tests.vm matrix
+
+vm-short: $(VENV)/.dev
+	$(BIN)/python -m tests.vm matrix --short --settle 15
+
+# All that is made from declarations: rules, dashboards, the API's description, the example configuration, man pages,
+# docs/metrics.md, the manifests. Tests say when one of them is old.
+docs: $(VENV)/.dev
+	$(BIN)/python -m deploy.prometheus.rules
+	$(BIN)/python -m deploy.grafana.source deploy/grafana/dashboards
+	$(BIN)/python -m slabwatch.control.openapi >docs/openapi.json
+	$(BIN)/slabwatch --example-config >config.example.toml
+	$(BIN)/python -m tests.generate
+
+# docs/dashboards: drawn from the dashboards' own queries after two storms. Five minutes, root, prometheus.
+pictures: $(VENV)/.dev
+	$(BIN)/python -m tests.pictures
+
+# A Debian package for this distribution's own Python, in dist/.
+deb: $(VENV)/.run
+	BUILD=$(BIN)/python deploy/debian/build.sh
+
+# Builds and installs the packages for real, in a Debian of its own: root, mmdebstrap, a package mirror; minutes.
+test-packages: $(VENV)/.dev $(VENV)/.tools
+	SLABWATCH_TEST_PACKAGES=1 $(BIN)/python -m pytest tests/packages
+
+# The same tests as in CI with many more inputs, then each parser under a coverage-guided fuzzer (FUZZ_SECONDS each).
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev
+	SLABWATCH_FUZZ=20 $(BIN)/python -m pytest tests/fuzz
+	$(BIN)/python -m tests.fuzz.guided all $(FUZZ_SECONDS)
+
 # New versions of everything; look at the difference before it is committed.
 lock: $(VENV)/.dev
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --extra build --output-file requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements-dev.lock --constraint requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --output-file tests/packages/tools.lock tests/packages/tools.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

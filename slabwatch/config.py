@@ -39,22 +39,35 @@ class Poll(Section):
 
 
 class Metrics(Section):
-    """The exposition for Prometheus. It has no authentication of its own: keep it on loopback or behind one."""
+    """The exposition for Prometheus. Open to whoever can connect, unless the web configuration says otherwise."""
 
     listen: str = Field("127.0.0.1:9934", description="Address and port of /metrics. IPv6 in brackets: [::1]:9934.")
+    web_config_file: str = Field(
+        "",
+        description="File in the form of Prometheus' exporter-toolkit (web.config.file): TLS, client certificates, "
+        "basic authentication, headers, rate limit. Read again when it or a certificate changes.",
+    )
 
     @field_validator("listen")
     @classmethod
     def _address_and_port(cls, value: str) -> str:
-        host, separator, port = value.rpartition(":")
-        if not separator or not host or not port.isdecimal() or int(port) > 65535:
-            raise ValueError('must be "ADDRESS:PORT" with a port of 0 to 65535')
-        return value
+        return _checked_address(value)
 
     def address(self) -> tuple[str, int]:
         """Host without brackets, and port (0: any free one)."""
-        host, _, port = self.listen.rpartition(":")
-        return host.removeprefix("[").removesuffix("]"), int(port)
+        return _address(self.listen)
+
+
+def _checked_address(value: str) -> str:
+    host, separator, port = value.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError('must be "ADDRESS:PORT" with a port of 0 to 65535')
+    return value
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Control(Section):
@@ -62,17 +75,89 @@ class Control(Section):
 
     socket: str = Field(
         "",
-        description="Path of the unix socket. Empty: /run/slabwatch/slabwatch.sock as root, "
-        "else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
+        description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
+        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
     )
     owner: str = Field("", description="User that owns the socket (name or uid). Empty: the daemon's own.")
     group: str = Field("", description="Group that may open the socket (name or gid). Empty: the daemon's own.")
     operators: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="Users (names or uids) that may run storms, shrink and reload, "
+        description='Users (names or uids; "group:NAME" for a group) that may run storms, shrink and reload, '
         "besides root and the daemon's own user.",
     )
+
+
+# A name in a client certificate, as patterns of [remote] and [rights] begin with. "*" stands for any text.
+SAN_KINDS = ("DNS:", "URI:", "EMAIL:")
+LOCAL_KINDS = ("user:", "group:")
+Names = tuple[str, ...]
+
+
+def _check_kinds(values: Names, kinds: tuple[str, ...]) -> Names:
+    for value in values:
+        kind = value[: value.find(":") + 1]
+        if kind not in kinds or value == kind:
+            raise ValueError(f"{value!r} must be one of {', '.join(kinds)} with a name behind")
+    return values
+
+
+class Remote(Section):
+    """The control API over mutual TLS 1.3, for other hosts. Certificates and lists are read again at a reload."""
+
+    listen: str = Field("", description='Address and port, such as "0.0.0.0:9935". Empty: off.')
+    cert: str = Field("", description="PEM file: the daemon's certificate, then those between it and its CA.")
+    key: str = Field("", description="PEM file: the private key of that certificate, without a passphrase.")
+    client_ca: str = Field("", description="PEM file: the CAs of the clients' certificates. Nobody else is let in.")
+    crl: str = Field(
+        "", description="PEM file: a revocation list of each of these CAs. Empty: revocation is not looked at."
+    )
+    viewers: Names = Field(
+        (),
+        strict=False,
+        description='Names in client certificates that may look: "DNS:...", "URI:..." or "EMAIL:...", '
+        "where * is any text.",
+    )
+    operators: Names = Field((), strict=False, description="The same, that may run storms, shrink and reload too.")
+
+    @field_validator("listen")
+    @classmethod
+    def _address_and_port(cls, value: str) -> str:
+        return value and _checked_address(value)
+
+    @field_validator("viewers", "operators")
+    @classmethod
+    def _sans(cls, values: Names) -> Names:
+        return _check_kinds(values, SAN_KINDS)
+
+    def address(self) -> tuple[str, int]:
+        """Host without brackets, and port (0: any free one)."""
+        return _address(self.listen)
+
+
+class Rights(Section):
+    """Who may use one command: "user:NAME", "group:NAME", or a name in a client certificate as in [remote].
+    Empty: the operators. At the local socket root and the daemon's own user may do everything."""
+
+    storm: Names = Field((), strict=False, description="Run storms, and stop one's own.")
+    stop: Names = Field((), strict=False, description="Stop any storm.")
+    shrink: Names = Field((), strict=False, description="Shrink caches.")
+    reload: Names = Field((), strict=False, description="Reload the configuration.")
+    lock: Names = Field((), strict=False, description="Lock storms and shrinks for maintenance, and unlock them.")
+
+    @field_validator("*")
+    @classmethod
+    def _named(cls, values: Names) -> Names:
+        return _check_kinds(values, LOCAL_KINDS + SAN_KINDS)
+
+
+class Audit(Section):
+    """audit.jsonl in the state directory: one line for each command and each refusal."""
+
+    max_file_bytes: int = Field(
+        4_194_304, ge=65_536, le=1_073_741_824, description="A file that is larger becomes audit.jsonl.1, and so on."
+    )
+    keep: int = Field(4, ge=1, le=100, description="Older files that are kept.")
 
 
 class Collectors(Section):
@@ -129,7 +214,9 @@ class Storm(Section):
 
     enabled: bool = Field(False, description="Allow storms.")
     parent: str = Field(
-        "/", description="Cgroup below which the storm's own are made, as a path in the memory hierarchy."
+        "/",
+        description="Cgroup below which the storm's own are made, as a path in the memory hierarchy. "
+        "self: the daemon's own, which on v2 must be delegated to it (systemd: Delegate=memory pids).",
     )
     max_cgroups: int = Field(2000, ge=1, le=60_000, description="Most cgroups of one storm.")
     max_tasks: int = Field(250_000, ge=1, le=10_000_000, description="Most tasks of one storm, over all its cgroups.")
@@ -137,6 +224,13 @@ class Storm(Section):
     max_ttl_seconds: Seconds = Field(3600.0, ge=1, le=86_400, description="Longest time that a storm may take.")
     min_available_ratio: Annotated[float, Field(ge=0.01, le=0.95)] = Field(
         0.10, description="MemAvailable / MemTotal that must be left: forecast before, watched during the storm."
+    )
+    pressure_host: bool = Field(
+        False,
+        description="Let a storm with --pressure use up memory outside of its own cgroup too, down to the floor below.",
+    )
+    pressure_floor_ratio: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
+        0.20, description="MemAvailable / MemTotal that such pressure leaves; never less than min_available_ratio."
     )
     keep_records: int = Field(100, ge=1, le=10_000, description="Finished storms kept in the state directory.")
 
@@ -151,7 +245,9 @@ class State(Section):
     """Where the records of storms are kept."""
 
     directory: str = Field(
-        "", description="Empty: /var/lib/slabwatch as root, else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch)."
+        "",
+        description="Empty: $STATE_DIRECTORY as a service, /var/lib/slabwatch as root, "
+        "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch).",
     )
 
 
@@ -168,6 +264,9 @@ class Config(Section):
     poll: Poll = Poll()
     metrics: Metrics = Metrics()
     control: Control = Control()
+    remote: Remote = Remote()
+    rights: Rights = Rights()
+    audit: Audit = Audit()
     collectors: Collectors = Collectors()
     caches: Caches = Caches()
     cgroups: Cgroups = Cgroups()
@@ -178,15 +277,26 @@ class Config(Section):
 
     def socket_path(self) -> Path:
         """The control socket, with the default filled in."""
-        return Path(self.control.socket) if self.control.socket else default_socket()
+        if self.control.socket:
+            return Path(self.control.socket)
+        runtime = _given_by_systemd("RUNTIME_DIRECTORY")
+        return runtime / "slabwatch.sock" if runtime else default_socket()
 
     def state_directory(self) -> Path:
         """The records' directory, with the default filled in."""
         if self.state.directory:
             return Path(self.state.directory)
+        if state := _given_by_systemd("STATE_DIRECTORY"):
+            return state
         if os.geteuid() == 0:
             return Path("/var/lib/slabwatch")
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "slabwatch"
+
+
+def _given_by_systemd(variable: str) -> Path | None:
+    """The first of the directories that the service's unit sets up: systemd.exec(5)."""
+    first = os.environ.get(variable, "").partition(":")[0]
+    return Path(first) if first else None
 
 
 def default_socket() -> Path:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from slabwatch import config as configuration
 from slabwatch import logs
 from slabwatch.config import Config
+from slabwatch.control.audit import AuditLog
+from slabwatch.control.audit_file import AuditFile
 from slabwatch.control.listen import UnixRunner, start_unix
+from slabwatch.control.lock import MaintenanceSwitch
+from slabwatch.control.remote import TlsDoor
 from slabwatch.control.server import make_app as make_control_app
 from slabwatch.control.services import Services
 from slabwatch.errors import ConfigError, StormRejected
@@ -23,10 +26,12 @@ from slabwatch.expose.app import make_app as make_metrics_app
 from slabwatch.expose.cache_selection import CacheSelection
 from slabwatch.expose.own import OwnMetrics
 from slabwatch.expose.page import MetricsPage
+from slabwatch.expose.server import MetricsServer
 from slabwatch.host.facts import read_facts
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult, shrink
-from slabwatch.storm.doctor import examine
+from slabwatch.sdnotify import Notifier, ServiceManager
+from slabwatch.storm.doctor import config_file, examine
 from slabwatch.storm.registry import StormRegistry
 from slabwatch.watch.collect import Collectors
 from slabwatch.watch.derive import Derived
@@ -36,9 +41,13 @@ from slabwatch.watch.sampler import Sampler
 # The engine's own deadlines for draining and removing are inside this one.
 STORM_STOP_SECONDS = 60.0
 SERVERS_STOP_SECONDS = 5.0
+AUDIT_STOP_SECONDS = 1.0
+# From when on the status line tells of it.
+LATE_SECONDS = 5.0
 # What a reload can not change: the key's section and name.
 _FIXED = (
     ("metrics", "listen"),
+    ("metrics", "web_config_file"),
     ("control", "socket"),
     ("control", "owner"),
     ("control", "group"),
@@ -60,7 +69,6 @@ class Daemon:
         self._root = root
         self._announce = announce
         self._started_at = time.time()
-        self._metrics_url = ""
         self._stops = 0
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -73,25 +81,50 @@ class Daemon:
         self._page = MetricsPage(self._own, selection=CacheSelection.from_config(config.caches))
         self._collectors = Collectors(root, config)
         self._sampler = Sampler(self._collectors.collect, self._publish, config.poll.interval_seconds)
-        self._storms = StormRegistry(root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own)
+        state = config.state_directory()
+        self._audit = AuditLog(AuditFile(state, lambda: self.config.audit))
+        self._switch = MaintenanceSwitch(state, self._own.set_locked)
+        self._switch.read()
+        self._tls: TlsDoor | None = None
+        self._storms = StormRegistry(
+            root, lambda: self.config, self._sampler.measure, self._shrink_all, self._own, self._why_locked
+        )
+        self._manager = ServiceManager(
+            Notifier.from_environment(),
+            sampled=lambda: self._sampler.latest is not None,
+            behind_seconds=self._sampler.behind_seconds,
+            status=self._status_line,
+        )
+        self._metrics = MetricsServer(
+            config.metrics, make_metrics_app(self._page, self._unhealthy, self._not_ready), self._own
+        )
+        self._control: UnixRunner | None = None
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ConfigError when an address or the socket can not be used."""
         self._watch_signals()
-        servers: list[web.AppRunner] = []
+        self._audit.start()
+        for finding in self._config_findings():
+            log.warning("config_not_safe", extra={"fields": finding})
+        servers: list[MetricsServer | UnixRunner | TlsDoor] = [self._metrics]
         try:
-            servers.append(await self._serve_metrics())
-            servers.append(await self._serve_control())
+            await self._metrics.start()
+            self._control = await self._serve_control()
+            servers.append(self._control)
+            servers.append(await self._serve_remote(self._control))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     _named(group, "sampler", self._sampler.run()),
                     _named(group, "storm recovery", self._storms.recover()),
                     _named(group, "reload on SIGHUP", self._reload_on_signal()),
+                    _named(group, "service manager", self._manager.run()),
+                    _named(group, "watch the web configuration", self._metrics.watch()),
                 ]
                 self.state = "READY"
-                self._announce(self._metrics_url, self.config.socket_path())
+                self._announce(self._metrics.url, self.config.socket_path())
                 await self._stop.wait()
                 self.state = "STOPPING"
+                self._manager.stopping()
                 log.info("stopping")
                 await self._stage("storm", self._storms.close(STORM_STOP_SECONDS), STORM_STOP_SECONDS)
                 for task in tasks:
@@ -99,6 +132,7 @@ class Daemon:
         finally:
             for server in reversed(servers):
                 await self._stage("servers", server.cleanup(), SERVERS_STOP_SECONDS)
+            await asyncio.to_thread(self._audit.close, AUDIT_STOP_SECONDS)
             log.info("stopped")
 
     def _watch_signals(self) -> None:
@@ -124,52 +158,63 @@ class Daemon:
         elif working.exception() is not None:
             log.error("stop_stage_failed", exc_info=working.exception(), extra={"fields": {"stage": name}})
 
-    async def _serve_metrics(self) -> web.AppRunner:
-        app = make_metrics_app(self._page, self._unhealthy, self._not_ready)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
-        await runner.setup()
-        host, port = self.config.metrics.address()
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            await runner.cleanup()
-            address = self.config.metrics.listen
-            raise ConfigError(
-                f"metrics.listen: can not listen on {address}: {error.strerror}. "
-                "Is another daemon running? Else choose another port"
-            ) from error
-        bound = runner.addresses[0]
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        self._metrics_url = f"http://{shown}:{bound[1]}/metrics"
-        return runner
-
     async def _serve_control(self) -> UnixRunner:
         services = Services(
             config=lambda: self.config,
             sampler=self._sampler,
             storms=self._storms,
             shrinker=self,
-            examine=lambda: examine(self._root, self.config),
-            reload=self.reload,
+            examine=lambda: [*self._config_findings(), *examine(self._root, self.config)],
+            reload=self._reload_and_tell,
             facts=self._describe,
+            audit=self._audit,
+            switch=self._switch,
         )
         control = self.config.control
         return await start_unix(make_control_app(services), self.config.socket_path(), control.owner, control.group)
+
+    async def _serve_remote(self, control: UnixRunner) -> TlsDoor:
+        self._tls = TlsDoor(control, self._audit.refused_at_tls_door)
+        await self._tls.apply(self.config.remote)
+        return self._tls
+
+    def _config_findings(self) -> list[dict[str, Any]]:
+        """What is wrong with who may change the configuration. Blocking."""
+        return config_file(self._config_path) if self._config_path and os.geteuid() == 0 else []
+
+    def _why_locked(self) -> str | None:
+        return str(self._switch.held) if self._switch.held else None
 
     def _describe(self) -> dict[str, Any]:
         return {
             "state": self.state,
             "started_at": self._started_at,
-            "metrics_url": self._metrics_url,
+            "metrics_url": self._metrics.url,
             "socket": str(self.config.socket_path()),
+            "remote_url": self._tls.url if self._tls else "",
             "kernel": self._facts.as_dict(),
         }
+
+    def _status_line(self) -> str:
+        """For `systemctl status`."""
+        if self._sampler.behind_seconds() > LATE_SECONDS:
+            return f"{self.state}: {self._metrics.url}, the sampler makes no progress"
+        run = self._storms.running
+        storm = f"storm {run.id} in phase {run.phase}" if run else "no storm"
+        return f"{self.state}: {self._metrics.url}, {self._sampler.polls} polls, {storm}"
 
     def _publish(self, sample: Sample, derived: Derived) -> None:
         overruns = self._sampler.overruns
         self._own.polled(overruns - self._overruns_told)
+        self._own.audit_lost(self._audit.lost)
         self._overruns_told = overruns
+        self._metrics.publish_counts()
+        if self._control is not None:
+            connections = self._control.connections
+            self._own.set_connections("control", connections.open, connections.closed)
+        if self._tls is not None and self._tls.url:
+            connections = self._tls.connections
+            self._own.set_connections("remote", connections.open, connections.closed)
         self._page.publish(sample, derived)
 
     def _unhealthy(self) -> str | None:
@@ -200,9 +245,13 @@ class Daemon:
             await self._hang_up.wait()
             self._hang_up.clear()
             try:
-                await self.reload()
+                await self._reload_and_tell()
             except ConfigError as error:
                 log.error("reload_failed", extra={"fields": {"error": str(error), "kept": "the old configuration"}})
+
+    async def _reload_and_tell(self) -> None:
+        with self._manager.reloading():
+            await self.reload()
 
     async def reload(self) -> None:
         """Take the file's new content; on ConfigError the old configuration stays whole."""
@@ -210,6 +259,9 @@ class Daemon:
             self.state = "RELOADING"
         try:
             new = await asyncio.to_thread(configuration.load, self._config_path)
+            if self._tls is not None:
+                await self._tls.apply(new.remote)
+            await self._metrics.reload()
         except ConfigError:
             self._own.set_reload(False)
             raise

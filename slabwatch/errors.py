@@ -42,8 +42,8 @@ class KernelParseError(SlabwatchError):
 class StormRejected(SlabwatchError):
     """A storm was refused before anything was created.
 
-    ``code`` is stable: ``storm_disabled``, ``storm_running``, ``over_cap``, ``bad_plan``, ``lack_of_...``,
-    ``kernel_can_not``, ``not_permitted``. ``figures`` holds the number asked for and the limit.
+    ``code`` is stable: ``storm_disabled``, ``storm_running``, ``recovering``, ``over_cap``, ``bad_plan``,
+    ``lack_of_...``, ``kernel_can_not``, ``not_permitted``. ``figures`` holds the number asked for and the limit.
     """
 
     def __init__(self, code: str, message: str, **figures: object) -> None:

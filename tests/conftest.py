@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,3 +23,14 @@ def hosts() -> Iterator[Callable[[str, str], Path]]:
     """``hosts(name, state)`` is the root directory of a recorded host; all are removed when the tests are over."""
     yield host_root
     remove_unpacked()
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """``logs.set_up`` changes the root logger, and a program's ``main`` calls it: put it back."""
+    root, asyncio_logger = logging.getLogger(), logging.getLogger("asyncio")
+    before = root.handlers[:], root.level, asyncio_logger.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    asyncio_logger.setLevel(before[2])

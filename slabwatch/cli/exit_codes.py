@@ -31,7 +31,7 @@ MEANINGS = {
     Exit.KERNEL_CAN_NOT: "this kernel can not",
     Exit.UNREACHABLE: "can not connect",
     Exit.NOT_ALLOWED: "not allowed",
-    Exit.UNTRUSTED: "the storm was aborted, or its figures can not be trusted",
+    Exit.UNTRUSTED: "the storm was aborted, its figures can not be trusted, or it has left something behind",
     Exit.UNEXPECTED: "--expect was not met",
     Exit.INTERRUPTED: "left, or over many hosts stopped, by Ctrl-C",
 }

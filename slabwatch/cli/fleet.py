@@ -102,7 +102,7 @@ async def compare(hosts: Sequence[Host], args: Namespace, screen: Screen) -> Exi
 
 
 async def _last_record(client: ControlClient, preset: str | None) -> Mapping[str, Any]:
-    from slabwatch.storm.compare import record_of
+    from slabwatch.storm.record_form import record_of
 
     for storm in (await client.get("/v1/storms"))["storms"]:  # newest first
         if storm["outcome"] != "running" and preset in (None, storm["preset"]):

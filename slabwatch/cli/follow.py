@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from slabwatch.cli.screen import Screen
+from slabwatch.cli.sparkline import sparkline
 from slabwatch.cli.words import duration, many, mib, printable
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ Event = Mapping[str, Any]
 
 # Without a window, this much time is between two lines of one phase.
 LINE_SECONDS = 5.0
+MOST_POINTS = 4096  # as many as a daemon tells
+MOST_BLOCKS = 60  # of the curve in a window
+LEAST_SPAN = 4 * 2**20  # what any host moves by is no curve
+_INDENT = 10
+CURVE_WORDS = "  SUnreclaim"
 
 
 @dataclass(slots=True)
@@ -34,6 +40,7 @@ class Course:
     latest: Event = field(default_factory=dict)
     first_sunreclaim: int | None = None
     peak_live: int = 0
+    curve: list[int] = field(default_factory=list)  # SUnreclaim at each progress
 
     def take(self, event: Event) -> str | None:
         self.t = max(self.t, event.get("t") or 0.0)
@@ -47,6 +54,8 @@ class Course:
                 if self.first_sunreclaim is None:
                     self.first_sunreclaim = event.get("sunreclaim_bytes")
                 self.peak_live = max(self.peak_live, event.get("live_tasks") or 0)
+                if event.get("sunreclaim_bytes") is not None and len(self.curve) < MOST_POINTS:
+                    self.curve.append(event["sunreclaim_bytes"])
                 return None
             case "warning":
                 return f"warning: {printable(str(event.get('text') or event.get('message') or ''))}"
@@ -98,6 +107,8 @@ class Course:
             case "load":
                 requested = self.latest.get("tasks_requested") or self.plan["total_tasks"]
                 return f"{self.latest.get('tasks_started') or 0:,} / {many(requested, 'task')}"
+            case "pressure" if self.latest.get("pressure_bytes"):
+                return f"{mib(self.latest['pressure_bytes'])} used up"
             case _:
                 return ""
 
@@ -176,7 +187,7 @@ class Lines:
 
 
 class Bar:
-    """A line for each phase that is over; below them the running one, with a bar, and the kernel's memory."""
+    """A line for each phase that is over; below them the running one with a bar, the kernel's memory, and its curve."""
 
     def __init__(self, course: Course) -> None:
         from rich.console import Console
@@ -184,6 +195,7 @@ class Bar:
 
         self._course = course
         console = Console(stderr=True, highlight=False)
+        self._blocks = console.encoding.startswith("utf")
         self._live = Live(console=console, transient=True, get_renderable=self._now, refresh_per_second=4)
         self._live.start()
 
@@ -217,4 +229,10 @@ class Bar:
         line.add_column(justify="right", no_wrap=True)
         line.add_column(justify="right", no_wrap=True, min_width=8)
         line.add_row(Text(course.phase, "bold"), bar, course.counted(), duration(course.t - course.phase_began))
-        return Group(line, Text(" " * 10 + course.figures(), no_wrap=True, overflow="ellipsis"))
+        figures = Text(" " * _INDENT + course.figures(), no_wrap=True, overflow="ellipsis")
+        lines: list[RenderableType] = [line, figures]
+        if len(course.curve) > 1 and self._blocks:
+            width = min(MOST_BLOCKS, self._live.console.width - _INDENT - len(CURVE_WORDS))
+            curve = sparkline(course.curve, width, least_span=LEAST_SPAN)
+            lines.append(Text.assemble(" " * _INDENT, (curve, "yellow"), (CURVE_WORDS, "dim"), no_wrap=True))
+        return Group(*lines)

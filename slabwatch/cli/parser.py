@@ -86,6 +86,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_id(_add_verb(verbs, "follow", "follow a storm to its end; Ctrl-C leaves it running"), "the running one")
     shrink = _add_verb(verbs, "shrink", "give empty slabs back to the kernel, and say how much that was")
     shrink.add_argument("caches", nargs="*", metavar="CACHE", help="caches to shrink (default: all)")
+    lock = _add_verb(verbs, "lock", "lock storms and shrinks for maintenance, until they are unlocked")
+    lock.add_argument("--reason", required=True, metavar="TEXT", help="what whoever is refused is told")
+    lock.add_argument("--stop", action="store_true", help="stop the running storm too")
+    _add_verb(verbs, "unlock", "allow storms and shrinks again")
+    audit = _add_verb(verbs, "audit", "who asked for what, by which door, and what became of it; newest first")
+    audit.add_argument("--limit", type=_at_least_1, metavar="N", help="lines, at most 10,000 (default: 100)")
     _add_context(verbs)
     completion = _add_verb(verbs, "completion", "print a completion script for a shell", ())
     completion.add_argument("shell", choices=SHELLS, help="eval its output, or save it where the shell looks")
@@ -190,6 +196,13 @@ def _add_storm(verbs: Any) -> None:
     add("--hold", type=_seconds, metavar="S", help="seconds to keep the tasks alive after the last has started")
     add("--settle", type=_seconds, metavar="S", help="seconds to wait after the last task has gone")
     add("--shrink", action=argparse.BooleanOptionalAction, help="shrink after that, to tell retained from pinned")
+    add(
+        "--pressure",
+        action="store_const",
+        const=True,
+        help="use up memory in the storm's own cgroup after the settle time, until the kernel gives no more, to see "
+        "whether it gives slabs back for that; then on the host too, where storm.pressure_host allows it",
+    )
     add("--ttl", type=_seconds, metavar="S", help="most seconds that the storm may take")
     mode = storm.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="only say what would be done, and whether it may be")

@@ -16,6 +16,9 @@ from slabwatch.cli.exit_codes import Exit
 from slabwatch.config import Config
 from slabwatch.errors import ConfigError
 
+# How long the end waits for a read of a kernel file that does not come back.
+STUCK_THREAD_SECONDS = 3.0
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
@@ -29,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = configuration.load(arguments.config)
         if arguments.check_config:
+            _check_files(config)
+            if config.metrics.web_config_file:
+                from slabwatch.expose.web_config_file import WebConfigFile
+
+                WebConfigFile(Path(config.metrics.web_config_file)).load()
             print(f"{arguments.config or 'built-in defaults'}: ok")
             return Exit.DONE
         if arguments.print_config:
@@ -37,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.set_up(config.log.level, config.log.format)
         if arguments.once:
             return _once(config, arguments.root, arguments.textfile)
+        if arguments.clean_up:
+            return _clean_up(config, arguments.root)
         return _serve(arguments.config, config, arguments.root)
     except ConfigError as error:
         for line in str(error).splitlines():
@@ -58,11 +68,22 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="take one sample, print it in the text format, and end")
+    what.add_argument(
+        "--clean-up", action="store_true", help="remove what dead daemons' storms have left behind, and end"
+    )
     what.add_argument("--check-config", action="store_true", help="check the configuration, and end")
     what.add_argument("--print-config", action="store_true", help="print the configuration in effect, and end")
     what.add_argument("--example-config", action="store_true", help="print the defaults with comments, and end")
     parser.add_argument("--version", action="version", version=f"slabwatch {__version__}")
     return parser
+
+
+def _check_files(config: Config) -> None:
+    """What the configuration names must be there too. Raises ConfigError."""
+    if config.remote.listen:
+        from slabwatch.control.tls import server_context
+
+        server_context(config.remote)
 
 
 def _once(config: Config, root: str, textfile: Path | None) -> int:
@@ -94,6 +115,27 @@ def _once(config: Config, root: str, textfile: Path | None) -> int:
     return Exit.DONE
 
 
+def _clean_up(config: Config, root: str) -> int:
+    """What the daemon does at its start, for a service manager that wants it done after the daemon's death."""
+    from slabwatch.errors import KernelParseError, SourceUnavailable
+    from slabwatch.host.root import KernelRoot
+    from slabwatch.storm import lifecycle, place
+
+    kernel_root = KernelRoot(root)
+    if not kernel_root.live:
+        raise ConfigError(f"--clean-up: {kernel_root.root} is not the running kernel's root: leave --root out")
+    try:
+        parent = place.parent_directory(kernel_root, config.storm.parent)
+        swept = lifecycle.remove_orphans(parent, deadline_seconds=lifecycle.ORPHANS_SECONDS)
+    except (SourceUnavailable, KernelParseError, OSError) as error:
+        print(f"slabwatch: --clean-up: can not look for storms: {error}", file=sys.stderr)
+        return Exit.KERNEL_CAN_NOT
+    print(f"{parent}: {swept.removed} cgroups removed, {swept.killed} tasks killed, {len(swept.left)} cgroups left")
+    for path, reason in swept.left.items():
+        print(f"slabwatch: {path}: {reason}", file=sys.stderr)
+    return Exit.REFUSED if swept.left else Exit.DONE
+
+
 def _write_atomically(path: Path, text: bytes) -> None:
     """A reader sees the old file or the new one, whole."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
@@ -110,17 +152,34 @@ def _write_atomically(path: Path, text: bytes) -> None:
 def _serve(path: Path | None, config: Config, root: str) -> int:
     import asyncio
 
+    # aiohttp makes a TLS context for its client when it is imported, with all of the system's authorities in it: 2 MB
+    # in a process that never is a client. What the daemon's own listeners trust is named by the configuration.
+    os.environ["SSL_CERT_FILE"] = os.devnull
     from slabwatch.daemon import Daemon
     from slabwatch.host.root import KernelRoot
 
     async def serve() -> None:
-        await Daemon(path, config, KernelRoot(root), _announce).run()
+        code = Exit.USAGE
+        try:
+            await Daemon(path, config, KernelRoot(root), _announce).run()
+            code = Exit.DONE
+        finally:
+            _leave_soon(code)
 
     try:
         asyncio.run(serve())  # uvloop measured no better, and takes 2.4 MB: docs/benchmarks.md
     except* ConfigError as group:
         raise group.exceptions[0] from None
     return Exit.DONE
+
+
+def _leave_soon(code: int) -> None:
+    """The interpreter waits for its threads at its end. One that waits for the kernel can not be ended: go without."""
+    import threading
+
+    last_word = threading.Timer(STUCK_THREAD_SECONDS, os._exit, (code,))
+    last_word.daemon = True
+    last_word.start()
 
 
 def _announce(metrics_url: str, socket: Path) -> None:

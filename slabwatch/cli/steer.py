@@ -23,6 +23,7 @@ WISHES = {
     "hold": "hold_seconds",
     "settle": "settle_seconds",
     "shrink": "shrink",
+    "pressure": "pressure",
     "ttl": "ttl_seconds",
 }
 
@@ -95,6 +96,8 @@ async def ask_to_stop(client: ControlClient, storm_id: str, progress: Progress) 
 def judge(record: Mapping[str, Any], expect: str | None) -> Exit:
     """The exit code of a storm that has ended."""
     verdict = (record["verdict"] or {}).get("class", "inconclusive")
+    if record["cgroups"]["leftover"]:
+        return Exit.UNTRUSTED
     if record["outcome"] == "completed" and verdict == expect:
         return Exit.DONE
     if record["outcome"] != "completed" or verdict == "inconclusive":

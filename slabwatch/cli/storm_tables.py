@@ -17,6 +17,8 @@ VERDICT_WORDS = {
     "pinned": "It stayed when the tasks had gone, and a shrink did not give it back: something still refers to it.",
     "inconclusive": "The figures can not be trusted.",
 }
+LEFT_BEHIND = "The daemon tries again after the next storm, and when it is started next."
+MOST_LEFT = 3
 RETAINED_WITHOUT_SHRINK = "It stayed when the tasks had gone. Not told apart from pinned: no shrink was run."
 
 
@@ -66,8 +68,15 @@ def _timing(plan: Mapping[str, Any]) -> str:
     phases = ", ".join(f"{name} {duration(plan[f'{name}_seconds'])}" for name in ("baseline", "hold", "settle"))
     return (
         f"{plan['kind_text']}; at most {plan['live_tasks']:,} alive at one time; {phases}, "
-        f"{'with' if plan['shrink'] else 'without'} a shrink; at most {duration(plan['ttl_seconds'])} in all."
+        f"{'with' if plan['shrink'] else 'without'} a shrink{_pressure(plan)}; "
+        f"at most {duration(plan['ttl_seconds'])} in all."
     )
+
+
+def _pressure(plan: Mapping[str, Any]) -> str:
+    if not plan.get("pressure"):
+        return ""
+    return f", with memory pressure in the storm's own cgroup{' and on the host' if plan['pressure_host'] else ''}"
 
 
 def verdict_page(record: Mapping[str, Any], caches: int = 10) -> Page:
@@ -96,10 +105,11 @@ def _troubles(tasks: Mapping[str, Any], cgroups: Mapping[str, Any]) -> list[Note
     if tasks["failed"]:
         texts.append(f"{many(tasks['failed'], 'task')} could not be started.")
     if cgroups["leftover"]:
-        texts.append(
-            f"{many(cgroups['leftover'], 'cgroup')} could not be removed: the report says why. "
-            "The daemon tries again when it is started next."
-        )
+        texts.append(f"{many(cgroups['leftover'], 'cgroup')} could not be removed. {LEFT_BEHIND}")
+        left = list(cgroups.get("left", {}).items())
+        texts += [f"{path}: {why}" for path, why in left[:MOST_LEFT]]
+        if len(left) > MOST_LEFT:
+            texts.append(f"{len(left) - MOST_LEFT:,} more are in the report.")
     return [Note(text, "yellow") for text in texts]
 
 
@@ -115,6 +125,7 @@ def _verdict_words(verdict: Mapping[str, Any]) -> str:
 def _sizes(verdict: Mapping[str, Any]) -> Grid:
     names = (
         ("retained", "retained_bytes"),
+        ("given back by pressure", "released_by_pressure_bytes"),
         ("given back by shrink", "released_by_shrink_bytes"),
         ("pinned", "pinned_bytes"),
     )
@@ -126,16 +137,18 @@ def _sizes(verdict: Mapping[str, Any]) -> Grid:
 
 
 def _grown_caches(caches: Sequence[Mapping[str, Any]]) -> Grid:
-    columns = (
-        Column("cache", gives="end"),
-        Column("verdict", "state"),
-        Column("growth MiB", "growth"),
-        Column("retained", "mib"),
-        Column("given back", "mib"),
-        Column("pinned", "mib"),
-    )
-    keys = ("cache", "verdict", "growth_bytes", "retained_bytes", "released_by_shrink_bytes", "pinned_bytes")
-    return Grid(columns, [[cache.get(key) for key in keys] for cache in caches])
+    columns = {
+        "cache": Column("cache", gives="end"),
+        "verdict": Column("verdict", "state"),
+        "growth_bytes": Column("growth MiB", "growth"),
+        "retained_bytes": Column("retained", "mib"),
+        "released_by_pressure_bytes": Column("by pressure", "mib"),
+        "released_by_shrink_bytes": Column("given back", "mib"),
+        "pinned_bytes": Column("pinned", "mib"),
+    }
+    if all(cache.get("released_by_pressure_bytes") is None for cache in caches):
+        del columns["released_by_pressure_bytes"]
+    return Grid(tuple(columns.values()), [[cache.get(key) for key in columns] for cache in caches])
 
 
 def comparison_page(comparison: Comparison) -> Page:
@@ -158,7 +171,14 @@ def comparison_page(comparison: Comparison) -> Page:
     page += [
         "Unreclaimable slab (SUnreclaim)",
         _figures(
-            "", "mib", comparison.verdict_bytes, {"retained": "stayed", "released_by_shrink": "given back by shrink"}
+            "",
+            "mib",
+            comparison.verdict_bytes,
+            {
+                "retained": "stayed",
+                "released_by_pressure": "given back by pressure",
+                "released_by_shrink": "given back by shrink",
+            },
         ),
         *_explained(comparison.explained_ratio),
         "Each state",

@@ -169,7 +169,7 @@ async def _record(client: ControlClient, name: str) -> dict[str, Any]:
 
 
 def _record_in(path: str) -> dict[str, Any]:
-    from slabwatch.storm.compare import record_of
+    from slabwatch.storm.record_form import record_of
 
     try:
         return record_of(Path(path).read_bytes())
@@ -222,6 +222,9 @@ async def _followed(
 def _end(record: Mapping[str, Any], expect: str | None, screen: Screen) -> Exit:
     if not screen.as_json:
         screen.page(storm_tables.verdict_page(record))
+    if left := record["cgroups"]["leftover"]:
+        named = ", ".join(list(record["cgroups"].get("left", {}))[:3])
+        screen.say(f"The storm has left {many(left, 'cgroup')} behind: {named or 'see the report'}.")
     code, verdict = judge(record, expect), record["verdict"]
     if code == Exit.UNEXPECTED:
         screen.say(f"Expected {expect}, but the verdict is {verdict['class']}.")

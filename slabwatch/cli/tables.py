@@ -15,8 +15,10 @@ if TYPE_CHECKING:
         CgroupRow,
         Cgroups,
         CollectorState,
+        LockState,
         RunningStorm,
         Status,
+        You,
     )
 
 
@@ -32,7 +34,6 @@ def status_page(status: Status) -> Page:
     kernel, poll, storm = status["kernel"], status["poll"], status["storm"]
     age = poll["age_seconds"]
     last = "none yet" if age is None else f"last one {duration(age)} ago"
-    you = status["you"]
     accounting = f"kernel memory accounting {kernel['kmem_accounting']}"
     rows: list[tuple[str, str]] = [
         ("kernel", ", ".join((kernel["release"], kernel["allocator"], f"cgroup {kernel['cgroup_mode']}", accounting))),
@@ -40,19 +41,34 @@ def status_page(status: Status) -> Page:
         *_collector_rows(status["collectors"]),
         ("storm", _storm_words(storm["enabled"], storm["running"])),
     ]
+    if storm["recovering"]:
+        rows.append(("recovering", f"no storm can begin yet: the daemon sees to {storm['recovering']}"))
     if storm["leftover_cgroups"]:
         rows.append(
             ("leftover", f"{many(storm['leftover_cgroups'], 'cgroup')} of earlier storms could not be removed yet")
         )
     rows += [
+        *([("locked", _lock_words(lock))] if (lock := status["lock"]) else []),
         ("shrink", "allowed" if status["shrink"]["enabled"] else "off: shrink.enabled in the daemon's configuration"),
         ("metrics", status["metrics_url"]),
         ("socket", status["socket"]),
-        ("you", f"{you['user']} (uid {you['uid']}), {you['role']}"),
+        ("remote", status["remote_url"] or "off: remote.listen in the daemon's configuration"),
+        ("you", _you_words(status["you"])),
     ]
     up = f"up {duration(status['uptime_seconds'])}"
     title = "  ".join((f"slabwatch {status['version']}", status["state"], f"pid {status['pid']}", up))
     return (title, Grid(PAIRS, rows, header=False))
+
+
+def _lock_words(lock: LockState) -> str:
+    who = f" (by {lock['by']})" if lock["by"] else ""
+    when = f", since {clock(lock['since'])}" if lock["since"] is not None else ""
+    return f"{lock['reason']}{who}{when}"
+
+
+def _you_words(you: You) -> str:
+    who = you["user"] if you["uid"] is None else f"{you['user']} (uid {you['uid']})"
+    return f"{who}, {you['role']}, by {you['door']}; you may {', '.join(you['may'])}"
 
 
 def _overruns(overruns: int) -> str:

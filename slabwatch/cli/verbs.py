@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from slabwatch.cli import fleet, storm_verbs, tables
+from slabwatch.cli import fleet, storm_verbs, tables, upkeep_verbs
 from slabwatch.cli.exit_codes import Exit, exit_for_code
 from slabwatch.cli.hosts import many_hosts, one_host
 from slabwatch.cli.screen import Screen
@@ -111,4 +111,7 @@ VERBS: Mapping[str, Verb] = {
     "compare": storm_verbs.compare,
     "stop": storm_verbs.stop,
     "follow": storm_verbs.follow,
+    "lock": upkeep_verbs.lock,
+    "unlock": upkeep_verbs.unlock,
+    "audit": upkeep_verbs.audit,
 }

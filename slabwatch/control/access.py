@@ -1,42 +1,85 @@
-"""Who is at the other end of the control socket, and what they may do.
+"""Who is at the other end of a connection, and what they may do.
 
-The socket's owner, group and mode decide who may ask at all; whoever could open it is at least a viewer.
+At the local socket the kernel says who it is; the socket's owner, group and mode decide who may ask at all. At the
+TLS door the client's certificate says it, by its subject alternative names. ``may`` is the whole of who may do what.
 """
 
 from __future__ import annotations
 
 import asyncio
+import grp
 import os
 import pwd
+import re
 import socket
+import ssl
 import struct
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from slabwatch.config import Config
+from slabwatch.config import LOCAL_KINDS, Config
 
+Door = Literal["unix", "tls"]
 Role = Literal["operator", "viewer"]
+# "look" is every GET but the audit log's.
+Verb = Literal["look", "storm", "stop", "shrink", "reload", "lock", "audit"]
+VERBS: tuple[Verb, ...] = get_args(Verb)
 
 # struct ucred of unix(7): pid_t, uid_t, gid_t.
 _UCRED = struct.Struct("iII")
+# Of asm-generic/socket.h; Python has no name for it, and takes no more than 1024 bytes from getsockopt.
+_SO_PEERGROUPS = 59
+_GROUPS_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The process that connected, by the kernel's word. Ids are as seen from the daemon's own namespaces."""
+    """The process that connected, by the kernel's word. Ids are as seen from the daemon's own namespaces.
+
+    ``groups`` is None where the kernel does not tell: before Linux 4.13, and for more than 256 of them.
+    """
 
     uid: int
     gid: int
     pid: int
+    groups: tuple[int, ...] | None = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A peer with its name and its role."""
+    """Who asks.
 
-    peer: Peer
+    ``names`` are all by which the configuration may mean this caller: ``user:alice``, ``group:2000``, ``DNS:...``.
+    ``owner`` is root or the daemon's own user, at the local socket. ``address`` and ``serial`` (of the certificate)
+    are the TLS door's.
+    """
+
     user: str
-    role: Role
+    door: Door
+    names: tuple[str, ...]
+    owner: bool = False
+    peer: Peer | None = None
+    address: str = ""
+    serial: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.user} (uid {self.peer.uid})" if self.peer else self.user
+
+
+def may(caller: Caller, verb: Verb, config: Config) -> bool:
+    """Whether the configuration lets this caller use this verb."""
+    if caller.owner:
+        return True
+    if verb == "look":
+        # Who could open the socket may look; a certificate must be named for something.
+        return caller.door == "unix" or _named(caller, _everyone(config))
+    return _named(caller, getattr(config.rights, verb, ()) or _operators(config))
+
+
+def role_of(caller: Caller, config: Config) -> Role:
+    """In one word, whatever [rights] adds or takes."""
+    return "operator" if caller.owner or _named(caller, _operators(config)) else "viewer"
 
 
 def peer_of(transport: asyncio.BaseTransport | None) -> Peer | None:
@@ -49,14 +92,15 @@ def peer_of(transport: asyncio.BaseTransport | None) -> Peer | None:
     except OSError:
         return None
     pid, uid, gid = _UCRED.unpack(raw)
-    return Peer(uid=uid, gid=gid, pid=pid)
+    return Peer(uid=uid, gid=gid, pid=pid, groups=_groups_of(connection))
 
 
-def role_of(peer: Peer, config: Config) -> Role:
-    """Root, the daemon's own user, and ``control.operators`` are operators."""
-    if peer.uid in (0, os.geteuid()) or any(_is_user(name, peer.uid) for name in config.control.operators):
-        return "operator"
-    return "viewer"
+def _groups_of(connection: socket.socket) -> tuple[int, ...] | None:
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES)
+    except OSError:
+        return None
+    return tuple(group for (group,) in struct.iter_unpack("I", raw))
 
 
 def user_name(uid: int) -> str:
@@ -67,16 +111,67 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def identify(peer: Peer, config: Config) -> Caller:
-    """Peer, name and role. Blocks: names may come from a directory server."""
-    return Caller(peer, user_name(peer.uid), role_of(peer, config))
+def local_caller(peer: Peer, config: Config) -> Caller:
+    """Who a process is. Blocks: names may come from a directory server."""
+    user = user_name(peer.uid)
+    groups = os.getgrouplist(user, peer.gid) if peer.groups is None else (peer.gid, *peer.groups)
+    entries = sorted({entry for entry in _everyone(config) if entry.startswith(LOCAL_KINDS)})
+    names = tuple(entry for entry in entries if _is_meant(entry, peer.uid, groups))
+    return Caller(user, "unix", names, owner=peer.uid in (0, os.geteuid()), peer=peer)
 
 
-def _is_user(name: str, uid: int) -> bool:
-    # A number is a uid, even if some user should bear it as a name.
+def remote_caller(session: ssl.SSLObject, address: str, config: Config) -> Caller:
+    """Who bears the certificate that this connection was opened with. It is called by the name that gives it rights."""
+    certificate = session.getpeercert() or {}
+    names = tuple(_sans(certificate.get("subjectAltName", ())))
+    entries = _everyone(config)
+    known = [name for name in names if any(_means(entry, name) for entry in entries)]
+    user = (known or list(names) or ["a certificate without a name"])[0]
+    return Caller(user, "tls", names, address=address, serial=str(certificate.get("serialNumber", "")))
+
+
+def _sans(alternatives: Any) -> Iterable[str]:
+    for kind, name in alternatives:
+        if kind == "DNS":
+            yield f"DNS:{name.lower()}"
+        elif kind == "URI":
+            yield f"URI:{name}"
+        elif kind == "email":
+            yield f"EMAIL:{name}"
+
+
+def _operators(config: Config) -> tuple[str, ...]:
+    local = (entry if entry.startswith(LOCAL_KINDS) else f"user:{entry}" for entry in config.control.operators)
+    return (*local, *config.remote.operators)
+
+
+def _everyone(config: Config) -> tuple[str, ...]:
+    rights = config.rights
+    return (
+        *_operators(config), *config.remote.viewers,
+        *rights.storm, *rights.stop, *rights.shrink, *rights.reload, *rights.lock,
+    )  # fmt: skip
+
+
+def _named(caller: Caller, entries: Iterable[str]) -> bool:
+    return any(_means(entry, name) for entry in entries for name in caller.names)
+
+
+def _means(entry: str, name: str) -> bool:
+    if entry.startswith(LOCAL_KINDS):
+        return entry == name
+    if entry.startswith("DNS:"):
+        entry = f"DNS:{entry[4:].lower()}"
+    return re.fullmatch(".*".join(map(re.escape, entry.split("*"))), name, re.DOTALL) is not None
+
+
+def _is_meant(entry: str, uid: int, groups: Collection[int]) -> bool:
+    kind, _, name = entry.partition(":")
+    ids = (uid,) if kind == "user" else groups
+    # A number is an id, even if some user should bear it as a name.
     if name.isascii() and name.isdigit():
-        return int(name) == uid
+        return int(name) in ids
     try:
-        return pwd.getpwnam(name).pw_uid == uid
-    except KeyError:
+        return (pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid) in ids
+    except (KeyError, ValueError):  # no such name, or one with a NUL in it
         return False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypedDict
+from typing import Any, Literal
+
+# Before Python 3.12, pydantic can not look into typing's own.
+from typing_extensions import TypedDict
 
 
 class KernelFacts(TypedDict):
@@ -42,16 +45,42 @@ class StormState(TypedDict):
     enabled: bool
     running: RunningStorm | None
     leftover_cgroups: int
+    recovering: str  # what a new storm has to wait for; "" when for nothing
 
 
 class ShrinkState(TypedDict):
     enabled: bool
 
 
+class LockState(TypedDict):
+    reason: str
+    by: str | None
+    since: float | None
+
+
+class Locked(TypedDict):
+    lock: LockState | None  # None: somebody has unlocked it meanwhile
+    before: LockState | None
+    stopping: str | None  # the storm that was asked to stop
+
+
+class Unlocked(TypedDict):
+    lock: None
+    before: LockState | None
+
+
+class AuditLines(TypedDict):
+    path: str
+    lost: int
+    entries: list[dict[str, Any]]
+
+
 class You(TypedDict):
-    uid: int
     user: str
+    uid: int | None  # of a local user
+    door: str
     role: str
+    may: list[str]
 
 
 class Status(TypedDict):
@@ -65,8 +94,10 @@ class Status(TypedDict):
     collectors: list[CollectorState]
     storm: StormState
     shrink: ShrinkState
+    lock: LockState | None
     metrics_url: str
     socket: str
+    remote_url: str
     you: You
 
 
@@ -109,3 +140,114 @@ class Cgroups(TypedDict):
     omitted: int
     unpopulated_kernel_bytes: int | None
     cgroups: list[CgroupRow]
+
+
+class Finding(TypedDict):
+    name: str
+    state: Literal["ok", "info", "warn", "fail"]
+    finding: str
+    remedy: str
+
+
+class Doctor(TypedDict):
+    findings: list[Finding]
+
+
+class StormSummary(TypedDict):
+    id: str
+    outcome: str | None
+    preset: str | None
+    requested_by: str
+    started_at: float
+    seconds: float
+    verdict: str | None
+    cgroups: int
+    tasks: int
+
+
+class Storms(TypedDict):
+    storms: list[StormSummary]
+
+
+class StormRecord(TypedDict):
+    """A finished storm."""
+
+    format: int
+    id: str
+    outcome: Literal["completed", "stopped", "aborted", "failed"]
+    reason: str
+    requested_by: str
+    started_at: float
+    seconds: float
+    plan: dict[str, Any]
+    host: dict[str, Any]
+    tasks: dict[str, Any]
+    cgroups: dict[str, Any]
+    phases: list[dict[str, Any]]
+    snapshots: dict[str, Any]
+    series: list[dict[str, Any]]
+    caches: list[dict[str, Any]]
+    verdict: dict[str, Any]
+
+
+class StormStarted(TypedDict):
+    id: str
+    events: str
+    plan: dict[str, Any]
+
+
+class ForecastCheck(TypedDict):
+    name: str
+    ok: bool
+    code: str
+    figure: int | None
+    limit: int | None
+    text: str
+
+
+class StormForecast(TypedDict):
+    plan: dict[str, Any]
+    checks: list[ForecastCheck]
+    accepted: bool
+
+
+class Stopping(TypedDict):
+    id: str
+    stopping: bool
+    outcome: str | None
+
+
+class CacheShrunk(TypedDict):
+    cache: str
+    before_bytes: int | None
+    after_bytes: int | None
+    released_bytes: int | None
+    error: str
+
+
+class Shrunk(TypedDict):
+    caches: list[CacheShrunk]
+    slab_before_bytes: int | None
+    slab_after_bytes: int | None
+    sunreclaim_before_bytes: int | None
+    sunreclaim_after_bytes: int | None
+    seconds: float
+
+
+class Reloaded(TypedDict):
+    reloaded: Literal[True]
+
+
+class StormEvent(TypedDict):
+    """One line of a storm's events; what else it holds depends on ``event``."""
+
+    event: Literal["phase", "progress", "warning", "end"]
+
+
+class ProblemDetails(TypedDict):
+    """RFC 9457; figures of a refusal are members of their own."""
+
+    title: str
+    status: int
+    code: str
+    detail: str

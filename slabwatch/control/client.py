@@ -11,6 +11,7 @@ import aiohttp
 
 from slabwatch.control.sockets import denied, nobody_there
 from slabwatch.control.ssh import SshConnector
+from slabwatch.control.tls_client import tls_failure
 from slabwatch.control.transports import transport_to
 from slabwatch.errors import ControlError
 
@@ -91,6 +92,9 @@ class ControlClient:
         return self._session
 
     async def _unreachable(self, error: Exception) -> ControlError:
+        told = tls_failure(self.name, error)
+        if told is not None:
+            return told
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         if isinstance(cause, PermissionError):
             return denied(self.name)
@@ -114,7 +118,7 @@ async def _raise_for(response: aiohttp.ClientResponse) -> None:
     try:
         problem = json.loads(text)
         message, code = str(problem["detail"]), str(problem["code"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message, code = f"the daemon answered {response.status} {response.reason}: {text[:200].strip()}", "failed"
     raise ControlError(message, status=response.status, code=code)
 
@@ -140,5 +144,5 @@ async def lines_of(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 def _decoded(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ControlError(f"the daemon's answer is not JSON: {line[:80]!r}", code="bad_answer") from error

@@ -10,35 +10,29 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from slabwatch.control import audit
-from slabwatch.control.access import Caller, identify, peer_of
+from slabwatch.control.access import Caller, Verb, may
+from slabwatch.control.audit import Fields
+from slabwatch.control.gate import Handler, caller_of, demand
 from slabwatch.control.problems import Problem, bad_form, problem_of
-from slabwatch.control.schema import ReloadRequest, Request, ShrinkRequest, StopRequest, StormRequest
+from slabwatch.control.schema import (
+    LockRequest,
+    ReloadRequest,
+    Request,
+    ShrinkRequest,
+    StopRequest,
+    StormRequest,
+    UnlockRequest,
+)
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
+from slabwatch.door import CONNECTIONS
 from slabwatch.errors import SlabwatchError, StormRejected
 
+# How long a client may take to send the body of a request.
+BODY_SECONDS = 10.0
+
 R = TypeVar("R", bound=Request)
-Fields = dict[str, Any]
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Act = Callable[[web.Request, Caller, Fields], Awaitable[web.Response]]
-
-
-async def caller_of(request: web.Request, services: Services) -> Caller:
-    """Who asks. Looking up names may block, so it is done in a thread."""
-    peer = peer_of(request.transport)
-    if peer is None:
-        raise Problem("not_allowed", "the kernel does not say who is at the other end of this connection")
-    return await asyncio.to_thread(identify, peer, services.config())
-
-
-def demand_operator(caller: Caller, what: str) -> None:
-    """Raise Problem ``not_allowed`` for a viewer."""
-    if caller.role != "operator":
-        raise Problem(
-            "not_allowed",
-            f"{what} takes an operator, and {caller.user} (uid {caller.peer.uid}) may only look: "
-            "ask as root, or have the user added to control.operators in the daemon's configuration",
-        )
 
 
 class Commands:
@@ -52,18 +46,23 @@ class Commands:
     def routes(self, storm_path: str) -> list[web.AbstractRouteDef]:
         """``storm_path`` is the path of one storm, with its pattern."""
         return [
-            web.post("/v1/storms", self._audited("storm", self._start)),
-            web.post(f"{storm_path}/stop", self._audited("stop", self._stop)),
-            web.post("/v1/shrink", self._audited("shrink", self._shrink)),
-            web.post("/v1/reload", self._audited("reload", self._reload)),
+            web.post("/v1/storms", self._audited("storm", "storm", self._start), name="storm"),
+            web.post(f"{storm_path}/stop", self._audited("stop", "stop", self._stop), name="stop"),
+            web.post("/v1/shrink", self._audited("shrink", "shrink", self._shrink), name="shrink"),
+            web.post("/v1/reload", self._audited("reload", "reload", self._reload), name="reload"),
+            web.post("/v1/lock", self._audited("lock", "lock", self._lock), name="lock"),
+            web.post("/v1/unlock", self._audited("unlock", "lock", self._unlock), name="unlock"),
         ]
 
-    def _audited(self, command: str, act: Act) -> Handler:
+    def _audited(self, command: str, verb: Verb, act: Act) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            caller = await caller_of(request, self._services)
-            fields = audit.entry(command, caller)
+            services = self._services
+            caller = await caller_of(request, services)
+            allowed = may(caller, verb, services.config()) or (verb == "stop" and self._is_own(request, caller))
+            fields = audit.entry(command, caller, allowed=allowed)
             try:
-                demand_operator(caller, command)
+                if not allowed:
+                    demand(caller, verb, services, command)
                 response = await act(request, caller, fields)
                 fields["outcome"] = "done"
                 return response
@@ -72,9 +71,18 @@ class Commands:
                 fields["outcome"] = problem.code
                 raise problem from error
             finally:
-                audit.write(fields)
+                services.audit.write(fields)
 
         return handle
+
+    def _is_own(self, request: web.Request, caller: Caller) -> bool:
+        storm = self._services.storms.find(request.match_info["id"])
+        return storm is not None and storm.requested_by == caller.user and may(caller, "storm", self._services.config())
+
+    def _refuse_if_locked(self) -> None:
+        lock = self._services.switch.held
+        if lock is not None:
+            raise Problem("locked", str(lock), lock=lock.as_dict())
 
     async def _start(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
         asked = await read_body(request, StormRequest)
@@ -83,7 +91,8 @@ class Commands:
         fields["asked"] = wishes
         if asked.dry_run:
             fields["command"] = "storm --dry-run"
-            return web.json_response(await storms.forecast(wishes))
+            return web.json_response(self._with_lock(await storms.forecast(wishes)))
+        self._refuse_if_locked()
         key = request.headers.get("Idempotency-Key")
         if key is not None and not (0 < len(key) <= 128 and key.isprintable()):
             raise Problem("bad_request", "Idempotency-Key: 1 to 128 printable characters")
@@ -98,6 +107,13 @@ class Commands:
         path = f"/v1/storms/{storm.id}"
         answer = {"id": storm.id, "events": f"{path}/events", "plan": storm.plan.as_dict()}
         return web.json_response(answer, status=202, headers={"Location": path})
+
+    def _with_lock(self, forecast: dict[str, Any]) -> dict[str, Any]:
+        lock = self._services.switch.held
+        if lock is None:
+            return forecast
+        check = {"name": "lock", "ok": False, "code": "locked", "figure": None, "limit": None, "text": str(lock)}
+        return {**forecast, "checks": [*forecast["checks"], check], "accepted": False}
 
     async def _stop(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
         asked = await read_body(request, StopRequest)
@@ -124,6 +140,7 @@ class Commands:
             raise Problem(
                 "shrink_disabled", "shrinking is off: set shrink.enabled = true in the daemon's configuration"
             )
+        self._refuse_if_locked()
         running = self._services.storms.running
         if running is not None:
             raise Problem(
@@ -142,10 +159,38 @@ class Commands:
         await self._services.reload()
         return web.json_response({"reloaded": True})
 
+    async def _lock(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
+        asked = await read_body(request, LockRequest)
+        fields |= {"reason": asked.reason, "stop": asked.stop}
+        services = self._services
+        before = services.switch.held
+        try:
+            await services.switch.lock(asked.reason, caller.user)
+        finally:
+            # Whether the switch survives a restart or not: the storm was asked to be stopped.
+            why = f"{caller.user} locked storms: {asked.reason}"
+            storm = services.storms.request_stop(None, why) if asked.stop else None
+            if storm is not None:
+                fields["storm_id"] = storm.id
+        held = services.switch.held
+        answer = {"lock": held and held.as_dict(), "before": before and before.as_dict()}
+        return web.json_response({**answer, "stopping": storm and storm.id})
+
+    async def _unlock(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
+        await read_body(request, UnlockRequest)
+        before = self._services.switch.held
+        await self._services.switch.unlock()
+        return web.json_response({"lock": None, "before": before and before.as_dict()})
+
 
 async def read_body(request: web.Request, form: type[R]) -> R:
     """The body in its documented form; no body at all is {}. Raises Problem."""
-    body = await request.read()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            with request.app[CONNECTIONS].waiting(request.transport):
+                body = await request.read()
+    except TimeoutError as error:
+        raise Problem("too_slow", f"the body did not arrive within {BODY_SECONDS:g} s") from error
     try:
         return form.model_validate_json(body or b"{}")
     except ValidationError as error:

@@ -15,10 +15,13 @@ from pathlib import Path
 
 from aiohttp import web
 
+from slabwatch.door import Door, connections_of, http_log
 from slabwatch.errors import ConfigError
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
+# How long a connection may be open without a request.
+IDLE_SECONDS = 30.0
 # How long open event streams may delay the daemon's stop.
 SHUTDOWN_SECONDS = 3.0
 
@@ -27,11 +30,21 @@ class UnixRunner(web.AppRunner):
     """Serves one app at one socket; ``cleanup()`` stops it and takes the socket's file away."""
 
     def __init__(self, app: web.Application, path: Path, made: os.stat_result) -> None:
-        super().__init__(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+        super().__init__(
+            app,
+            access_log=None,
+            logger=http_log,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            keepalive_timeout=IDLE_SECONDS,
+        )
         self.path = path
         self._made = made
+        self.connections = connections_of(app)
+        self.door: Door | None = None
 
     async def cleanup(self) -> None:
+        if self.door is not None:
+            await self.door.close()
         await super().cleanup()
         if _same_file(_lstat(self.path), self._made):
             self.path.unlink()
@@ -57,7 +70,8 @@ async def start_unix(app: web.Application, path: Path, owner: str = "", group: s
     runner = UnixRunner(app, path, made)
     try:
         await runner.setup()
-        await web.SockSite(runner, listener).start()
+        runner.door = Door(runner, [listener])
+        runner.door.open()
     except BaseException:
         listener.close()
         await runner.cleanup()

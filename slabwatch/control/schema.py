@@ -33,6 +33,7 @@ class StormRequest(Request):
     hold_seconds: Seconds | None = None
     settle_seconds: Seconds | None = None
     shrink: bool | None = None
+    pressure: bool | None = None
     ttl_seconds: Seconds | None = None
     on_disconnect: Literal["continue", "stop"] | None = None
     dry_run: bool = False
@@ -52,6 +53,17 @@ class ShrinkRequest(Request):
     """``POST /v1/shrink``. No name: every cache."""
 
     caches: Annotated[list[Word], Field(max_length=1000)] = []
+
+
+class LockRequest(Request):
+    """``POST /v1/lock``; ``stop`` ends the running storm too."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    stop: bool = False
+
+
+class UnlockRequest(Request):
+    """``POST /v1/unlock``: nothing to choose."""
 
 
 class ReloadRequest(Request):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -11,16 +12,25 @@ from typing import Any
 from aiohttp import web
 
 from slabwatch import __version__
-from slabwatch.control.answers import Status
-from slabwatch.control.commands import Commands, caller_of, demand_operator
+from slabwatch.control import audit, openapi
+from slabwatch.control.access import VERBS, Caller, may, role_of
+from slabwatch.control.answers import Status, You
+from slabwatch.control.commands import Commands
+from slabwatch.control.gate import caller_of, demand, gate
 from slabwatch.control.problems import Problem, problem_of
+from slabwatch.control.remote import REMOTE_CONNECTIONS, remote_connections
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
 from slabwatch.control.views import caches_view, cgroups_view, collector_states, poll_state, storm_view
+from slabwatch.door import CONNECTIONS, connections_of
 from slabwatch.errors import SlabwatchError
 from slabwatch.watch.sample import Sample
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 MAX_BODY_BYTES = 64 * 1024
+AUDIT_LIMIT = 100
+MAX_AUDIT_LIMIT = 10_000
 
 # An id becomes part of a file's name further down: nothing but this may come through.
 STORM = "/v1/storms/{id:[A-Za-z0-9][A-Za-z0-9_-]{0,63}}"
@@ -29,21 +39,34 @@ STORM = "/v1/storms/{id:[A-Za-z0-9][A-Za-z0-9_-]{0,63}}"
 def make_app(services: Services, streams: EventStreams | None = None) -> web.Application:
     """The control API as an aiohttp application; ``streams`` only for other limits than the usual ones."""
     streams = streams or EventStreams(services)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_problems])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_problems, gate(services)])
+    connections_of(app)
+    app[REMOTE_CONNECTIONS] = remote_connections()
     app.add_routes(_Look(services, streams).routes())
     app.add_routes(Commands(services, streams).routes(STORM))
+    app.router.add_get(openapi.PATH, _describe(app), name="openapi")
     app.on_shutdown.append(streams.close)
     return app
 
 
+def _describe(app: web.Application) -> Handler:
+    made: list[str] = []
+
+    async def describe(request: web.Request) -> web.Response:
+        if not made:
+            made.append(json.dumps(openapi.document(list(app.router.routes()))))
+        return web.Response(text=made[0], content_type="application/json")
+
+    return describe
+
+
 @web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except (SlabwatchError, web.HTTPException) as error:
-        return problem_of(error).response()
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    with request.app[CONNECTIONS].held(request.transport):
+        try:
+            return await handler(request)
+        except (SlabwatchError, web.HTTPException) as error:
+            return problem_of(error).response()
 
 
 class _Look:
@@ -55,13 +78,14 @@ class _Look:
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
-            web.get("/v1/status", self._status),
-            web.get("/v1/caches", self._caches),
-            web.get("/v1/cgroups", self._cgroups),
-            web.get("/v1/doctor", self._doctor),
-            web.get("/v1/storms", self._storms),
-            web.get(STORM, self._storm),
-            web.get(f"{STORM}/events", self._events, allow_head=False),
+            web.get("/v1/status", self._status, name="status"),
+            web.get("/v1/caches", self._caches, name="caches"),
+            web.get("/v1/cgroups", self._cgroups, name="cgroups"),
+            web.get("/v1/doctor", self._doctor, name="doctor"),
+            web.get("/v1/audit", self._audit, name="audit"),
+            web.get("/v1/storms", self._storms, name="storms"),
+            web.get(STORM, self._storm, name="record"),
+            web.get(f"{STORM}/events", self._events, name="events", allow_head=False),
         ]
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -82,13 +106,26 @@ class _Look:
                 "enabled": config.storm.enabled,
                 "running": storm_view(running, now) if running else None,
                 "leftover_cgroups": services.storms.leftover_cgroups,
+                "recovering": services.storms.recovering,
             },
             "shrink": {"enabled": config.shrink.enabled},
+            "lock": lock.as_dict() if (lock := services.switch.held) else None,
             "metrics_url": facts["metrics_url"],
             "socket": facts["socket"],
-            "you": {"uid": caller.peer.uid, "user": caller.user, "role": caller.role},
+            "remote_url": facts["remote_url"],
+            "you": self._you(caller),
         }
         return web.json_response(status)
+
+    def _you(self, caller: Caller) -> You:
+        config = self._services.config()
+        return {
+            "user": caller.user,
+            "uid": caller.peer.uid if caller.peer else None,
+            "door": caller.door,
+            "role": role_of(caller, config),
+            "may": [verb for verb in VERBS if may(caller, verb, config)],
+        }
 
     async def _caches(self, request: web.Request) -> web.Response:
         sample, derived = self._services.sampler.latest, self._services.sampler.derived
@@ -104,6 +141,23 @@ class _Look:
 
     async def _doctor(self, request: web.Request) -> web.Response:
         return web.json_response({"findings": await asyncio.to_thread(self._services.examine)})
+
+    async def _audit(self, request: web.Request) -> web.Response:
+        """The last commands and refusals, newest first: operators only."""
+        services = self._services
+        caller = await caller_of(request, services)
+        if not may(caller, "audit", services.config()):
+            services.audit.write(audit.entry("audit", caller, allowed=False) | {"outcome": "not_allowed"})
+            demand(caller, "audit", services, "the audit log")
+        limit = request.query.get("limit", str(AUDIT_LIMIT))
+        if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_AUDIT_LIMIT):
+            raise Problem("bad_request", f"limit: a number of 1 to {MAX_AUDIT_LIMIT}")
+        file = services.audit.file
+        try:
+            entries = await asyncio.to_thread(file.newest, int(limit))
+        except OSError as error:
+            raise Problem("failed", f"{file.path} can not be read: {error.strerror or error}") from error
+        return web.json_response({"path": str(file.path), "lost": services.audit.lost, "entries": entries})
 
     async def _storms(self, request: web.Request) -> web.Response:
         return web.json_response({"storms": self._services.storms.summaries()})
@@ -121,10 +175,12 @@ class _Look:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         leaseholder = None
-        if request.query.get("lease") == "1":
+        if request.query.get("lease", "1") != "1":
+            raise Problem("bad_request", "lease: can be 1, or left out")
+        if "lease" in request.query:
             # To hold the lease is to be able to stop the storm: by going away.
             leaseholder = await caller_of(request, self._services)
-            demand_operator(leaseholder, "a lease")
+            demand(leaseholder, "storm", self._services, "a lease")
         return await self._streams.answer(request, request.match_info["id"], leaseholder)
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slabwatch.config import Config
+from slabwatch.control.audit import AuditLog
+from slabwatch.control.lock import MaintenanceSwitch
 from slabwatch.storm.plan import Plan
 from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import Sample
@@ -66,6 +68,8 @@ class Storms(Protocol):
     def running(self) -> Storm | None: ...
     @property
     def leftover_cgroups(self) -> int: ...
+    @property
+    def recovering(self) -> str: ...
 
     async def start(self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None) -> Storm: ...
     async def forecast(self, wishes: Mapping[str, Any]) -> dict[str, Any]: ...
@@ -90,7 +94,7 @@ class Services:
     """The daemon, as the control server sees it.
 
     ``examine`` blocks and is called in a thread. ``reload`` raises ConfigError and then leaves everything as it was.
-    ``facts`` gives state, started_at, metrics_url, socket and kernel.
+    ``facts`` gives state, started_at, metrics_url, remote_url ("": off), socket and kernel.
     """
 
     config: Callable[[], Config]
@@ -100,3 +104,5 @@ class Services:
     examine: Callable[[], list[dict[str, Any]]]
     reload: Callable[[], Awaitable[None]]
     facts: Callable[[], dict[str, Any]]
+    audit: AuditLog
+    switch: MaintenanceSwitch

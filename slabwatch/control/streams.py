@@ -66,7 +66,8 @@ class EventStreams:
     async def answer(self, request: web.Request, storm_id: str, leaseholder: Caller | None) -> web.StreamResponse:
         """Stream the storm's events until its end; raises Problem ``unknown_storm`` or ``too_many_streams``."""
         storm, events = await self._events(storm_id)
-        if self.open_streams >= self._max_streams:
+        # Whoever holds a lease follows a storm of their own: those who only look must not keep them out.
+        if self.open_streams >= self._max_streams and not leaseholder:
             raise Problem(
                 "too_many_streams", f"{self.open_streams} event streams are open: close one, or try again later"
             )
@@ -137,8 +138,8 @@ class EventStreams:
 
     def _stop(self, storm: Storm, caller: Caller, reason: str) -> None:
         if storm.outcome is None and storm.plan.on_disconnect == "stop":
-            fields = audit.entry("stop", caller)
-            audit.write(fields | {"outcome": "done", "storm_id": storm.id, "reason": reason})
+            fields = audit.entry("stop", caller, allowed=True)
+            self._services.audit.write(fields | {"outcome": "done", "storm_id": storm.id, "reason": reason})
             self._services.storms.request_stop(storm.id, reason)
 
 

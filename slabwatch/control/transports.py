@@ -12,6 +12,7 @@ import aiohttp
 
 from slabwatch.control.sockets import START_HINT, UNIX, local_socket, unix_socket
 from slabwatch.control.ssh import SshConnector, SshTarget, ssh_command
+from slabwatch.control.tls_client import client_context, https_address
 from slabwatch.errors import ControlError
 
 SSH, HTTPS = "ssh://", "https://"
@@ -39,7 +40,7 @@ def transport_to(target: str | None, settings: Mapping[str, str] = MappingProxyT
     if target.startswith(SSH):
         return _ssh(target, settings)
     if target.startswith(HTTPS):
-        raise ControlError(f"{target}: this release has no https yet: use ssh://user@host", code="bad_target")
+        return _https(target, settings)
     raise ControlError(
         f"{target}: not a target: use ssh://user@host, https://host:port or unix:///path/to/slabwatch.sock",
         code="bad_target",
@@ -53,6 +54,16 @@ def _unix(path: Path) -> Transport:
         # One connection a question: none is kept that a restarted daemon has closed meanwhile.
         connector=lambda: aiohttp.UnixConnector(path=os.fspath(path), force_close=True),
         start_hint=START_HINT,
+    )
+
+
+def _https(target: str, settings: Mapping[str, str]) -> Transport:
+    address, context = https_address(target), client_context(target, settings)
+    return Transport(
+        name=address,
+        base_url=address,
+        connector=lambda: aiohttp.TCPConnector(ssl=context, force_close=True),
+        start_hint="look at remote.listen in its configuration, and at what is between here and there",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import hdrs, web
 
 from slabwatch import __version__
+from slabwatch.door import connections_of
 from slabwatch.expose.page import MetricsPage
 
 Check = Callable[[], str | None]
@@ -46,7 +47,14 @@ def make_app(page: MetricsPage, health: Check, ready: Check) -> web.Application:
     app.router.add_get("/-/healthy", _probe(health))
     app.router.add_get("/-/ready", _probe(ready))
     app.router.add_get("/", landing)
-    app.on_response_prepare.append(_without_versions)
+    connections = connections_of(app)
+
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        # By default the Server header tells the versions of Python and aiohttp.
+        response.headers[hdrs.SERVER] = "slabwatch"
+        connections.touch(request.transport)
+
+    app.on_response_prepare.append(prepare)
     return app
 
 
@@ -58,11 +66,6 @@ def _probe(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
         return web.Response(text=f"{reason}\n", status=503)
 
     return answer
-
-
-async def _without_versions(_: web.Request, response: web.StreamResponse) -> None:
-    # By default the Server header tells the versions of Python and aiohttp.
-    response.headers[hdrs.SERVER] = "slabwatch"
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:

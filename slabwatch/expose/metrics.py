@@ -168,6 +168,33 @@ OWN_METRICS: tuple[Metric, ...] = (
     Metric("polls_total", "counter", "Polls of the kernel since the daemon's start."),
     Metric("poll_overruns_total", "counter", "Polls that were left out because the one before took too long."),
     Metric("config_last_reload_successful", "gauge", "1 when the last load of the configuration succeeded, else 0."),
+    Metric(
+        "audit_lines_lost_total",
+        "counter",
+        "Lines of the audit log that could not be written to its file since the daemon's start.",
+    ),
+    Metric("storm_locked", "gauge", "1 while storms and shrinks are locked for maintenance, else 0."),
+    Metric(
+        "web_config_last_reload_successful",
+        "gauge",
+        "1 when the last load of the web configuration succeeded, else 0; no series without such a file.",
+    ),
+    _polled("connections", "Connections that this door holds, in use or waiting", "door"),
+    _polled(
+        "connections_closed_total",
+        "Connections that this door closed: no request in time (slow), no further one (idle), to make room (crowded), "
+        "for want of room (refused), or because the TLS handshake failed (handshake)",
+        "door",
+        "reason",
+        kind="counter",
+    ),
+    _polled(
+        "web_requests_refused_total",
+        "Requests that the web configuration refused: over the rate limit, no allowed name in the certificate, "
+        "wrong password, too many passwords to check, or TLS settings that have changed meanwhile",
+        "reason",
+        kind="counter",
+    ),
     Metric("storm_active", "gauge", "1 while a storm runs, else 0."),
     Metric("storm_phase", "gauge", "1 for the phase that the running storm is in, else 0.", ("phase",)),
     Metric("storm_live_tasks", "gauge", "Tasks of the running storm that are alive."),
@@ -181,6 +208,11 @@ OWN_METRICS: tuple[Metric, ...] = (
         "Growth of slab memory that stayed after the last storm's tasks had gone, before any shrink.",
     ),
     Metric("storm_last_pinned_bytes", "gauge", "What was left of the last storm's growth after a shrink."),
+    Metric(
+        "storm_last_released_by_pressure_bytes",
+        "gauge",
+        "What went back under memory pressure after the last storm, if there was any.",
+    ),
     Metric("storm_last_released_by_shrink_bytes", "gauge", "What a shrink gave back after the last storm."),
     Metric("storm_last_verdict", "gauge", "1 for the class of the last storm's verdict, else 0.", ("verdict",)),
     Metric("storm_last_end_timestamp_seconds", "gauge", "Unix time at which the last storm ended."),

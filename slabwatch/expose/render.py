@@ -15,6 +15,7 @@ from slabwatch.expose.cache_selection import CacheSelection, ShownCaches
 from slabwatch.expose.metrics import KERNEL_METRICS, PREFIX, meminfo_metric
 from slabwatch.kernel.meminfo import MemInfo
 from slabwatch.kernel.slabinfo import SlabInfo
+from slabwatch.kernel.text import changed
 from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import CGROUP_COLUMNS, CacheInfo, CgroupSlabs, Sample
 
@@ -135,7 +136,7 @@ class KernelPage:
         yield from _lines("collector_backoff_seconds", "collector", backoff)
         yield from self._last_successes(names)
         skipped = [
-            f'{PREFIX}collector_skipped_total{{collector="{_escape(name)}",reason="{_escape(reason)}"}} {count}\n'
+            f'{PREFIX}collector_skipped_total{{collector="{escape(name)}",reason="{escape(reason)}"}} {count}\n'
             for (name, reason), count in self._skipped.items()
         ]
         if skipped:
@@ -165,41 +166,33 @@ class _Labels:
     def of(self, names: tuple[str, ...]) -> tuple[str, ...]:
         if names != self._names:
             self._names = names
-            values = _distinct([_escape(name) for name in names], "#")
+            values = _distinct([escape(name) for name in names], "#")
             self._parts = tuple(f'{{{self._label}="{value}"}} ' for value in values)
         return self._parts
 
 
 class _Family:
-    """The lines of one family with one label."""
+    """The lines of one family with one label. Only those whose number changed are written again."""
 
     def __init__(self, name: str) -> None:
         self._name = PREFIX + name
         self._labels: tuple[str, ...] = ()
         self._values: Sequence[str | None] = ()
-        # Prefix, number, prefix, number, ..., newline: the numbers are replaced in place, then all is joined.
-        self._pieces: list[str] = []
+        self._lines: list[str] = []
         self._text = ""
 
     def text(self, labels: tuple[str, ...], values: Sequence[str | None]) -> str:
-        if labels is not self._labels:
-            self._pieces = [""] * (2 * len(labels))
-            self._pieces[::2] = [f"\n{self._name}{label}" for label in labels]
-            if labels:
-                self._pieces[0] = self._pieces[0][1:]
-                self._pieces.append("\n")
-        elif values == self._values:
+        places: Sequence[int] | None = changed(values, self._values) if labels is self._labels else None
+        if places is None:
+            self._lines = [""] * len(labels)
+            places = range(len(labels))
+        elif not places:
             return self._text
-        self._labels, self._values = labels, values
-        self._text = self._join(values)
+        for place in places:
+            value = values[place]
+            self._lines[place] = "" if value is None else f"{self._name}{labels[place]}{value}\n"
+        self._labels, self._values, self._text = labels, values, "".join(self._lines)
         return self._text
-
-    def _join(self, values: Sequence[str | None]) -> str:
-        if None in values:
-            lines = zip(self._labels, values, strict=True)
-            return "".join([f"{self._name}{label}{value}\n" for label, value in lines if value is not None])
-        self._pieces[1:-1:2] = values  # type: ignore[assignment]
-        return "".join(self._pieces)
 
 
 class _MeminfoBlock:
@@ -208,18 +201,23 @@ class _MeminfoBlock:
     def __init__(self) -> None:
         self._keys: tuple[str, ...] = ()
         self._counts: frozenset[str] = frozenset()
+        self._values: tuple[int, ...] = ()
+        # Prefix, number, prefix, number, ..., newline: a number is replaced in place, then all is joined.
         self._pieces: list[str] = []
 
     def text(self, meminfo: MemInfo) -> str:
-        keys = tuple(meminfo.values)
+        keys, values = tuple(meminfo.values), tuple(meminfo.values.values())
         if keys != self._keys or meminfo.counts != self._counts:
-            self._keys, self._counts = keys, meminfo.counts
+            self._keys, self._counts, self._values = keys, meminfo.counts, ()
             self._pieces = [""] * (2 * len(keys))
             self._pieces[::2] = _meminfo_prefixes(keys, meminfo.counts)
             self._pieces.append("\n")
         if not keys:
             return ""
-        self._pieces[1:-1:2] = map(str, meminfo.values.values())
+        places = changed(values, self._values)
+        for place in range(len(values)) if places is None else places:
+            self._pieces[2 * place + 1] = str(values[place])
+        self._values = values
         return "".join(self._pieces)
 
 
@@ -244,7 +242,7 @@ def _slab_info(cache: CacheInfo) -> str:
         "reclaimable": _flag(cache.reclaimable),
         "accounted": _flag(cache.accounted),
     }
-    shown = ",".join(f'{label}="{_escape(value)}"' for label, value in labels.items())
+    shown = ",".join(f'{label}="{escape(value)}"' for label, value in labels.items())
     return f"{PREFIX}slab_info{{{shown}}} 1\n"
 
 
@@ -255,7 +253,7 @@ def _cgroup_slabs(parts: Iterable[CgroupSlabs], labels: Sequence[str], column: s
         for cache, value, objects in zip(info.names, getattr(info, column), info.objects, strict=True):
             if objects != "0":
                 # The cgroup's label part as all families have it, with one more label in it.
-                both = f'{labels[part.row].removesuffix("} ")},cache="{_escape(cache)}"}}'
+                both = f'{labels[part.row].removesuffix("} ")},cache="{escape(cache)}"}}'
                 yield f"{PREFIX}cgroup_slab_{column}{both} {value}\n"
 
 
@@ -270,10 +268,11 @@ def _single(name: str, value: int | None) -> Iterator[tuple[str, str]]:
 
 def _lines(name: str, label: str, values: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     if values:
-        yield name, "".join([f'{PREFIX}{name}{{{label}="{_escape(key)}"}} {value}\n' for key, value in values])
+        yield name, "".join([f'{PREFIX}{name}{{{label}="{escape(key)}"}} {value}\n' for key, value in values])
 
 
-def _escape(value: str) -> str:
+def escape(value: str) -> str:
+    """A label's value as it stands between quotes, in both formats."""
     # A lone surrogate can not be encoded: it is spelled out, as the parsers do with bytes that are not UTF-8.
     value = value.encode("utf-8", "backslashreplace").decode()
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -57,6 +57,13 @@ def find_memory_hierarchy(root: KernelRoot) -> MemoryHierarchy:
     return MemoryHierarchy(2, "hybrid" if any_v1 else "v2", v2.mount_point, v2.root)
 
 
+def find_pids_hierarchy(root: KernelRoot) -> str:
+    """Where the pids controller's own hierarchy (v1) is mounted, as a kernel path; "" where there is none."""
+    mounts = (mount for mount in _mounts_below(root) if mount.fs_type == "cgroup" and "pids" in mount.super_options)
+    found = _widest(mounts)
+    return found.mount_point if found else ""
+
+
 def _mounts_below(root: KernelRoot) -> list[Mount]:
     """The mounts as the root has them. A later mount hides an earlier one at the same place.
 

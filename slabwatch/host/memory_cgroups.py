@@ -132,9 +132,9 @@ class MemoryCgroups:
         cut: set[str] = set()
         visible = 0
         # A directory is looked at through a descriptor of its parent: half the cost of its whole path.
-        pending = [("/", 0)]
+        pending = [("/", 0, False)]
         while pending:
-            path, depth = pending.pop()
+            path, depth, in_storm = pending.pop()
             try:
                 children = _children(self._directory(path))
             except OSError as error:
@@ -142,23 +142,21 @@ class MemoryCgroups:
                     raise unavailable(self._hierarchy.mount_point, error) from error
                 continue
             visible += 1
-            if depth <= self._max_depth and self._wanted(path):
+            if depth <= self._max_depth and not in_storm and self._wanted(path):
                 paths.append(path)
             is_storm = posixpath.basename(path).startswith(STORM_PREFIX) and self._fold_storms
-            if children and (is_storm or depth == self._max_depth):
+            if children and not in_storm and (is_storm or depth == self._max_depth):
                 cut.add(path)
-            if is_storm:
-                visible += len(children)
-                continue
+            in_storm |= is_storm
             below = "" if path == "/" else path
             for name, is_leaf in children:
                 child = f"{below}/{name}"
                 if is_leaf:
                     visible += 1
-                    if depth < self._max_depth and self._wanted(child):
+                    if depth < self._max_depth and not in_storm and self._wanted(child):
                         paths.append(child)
                 else:
-                    pending.append((child, depth + 1))
+                    pending.append((child, depth + 1, in_storm))
         return Tree(tuple(sorted(paths)), visible, frozenset(cut))  # parents before their children
 
     def dying(self, visible: int) -> int | None:

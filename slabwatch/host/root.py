@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
 from slabwatch.errors import KernelParseError, SourceDenied, SourceUnavailable
 from slabwatch.kernel.auxv import PATH as AUXV
@@ -66,13 +67,13 @@ class KernelRoot:
         except OSError as error:
             raise unavailable(kernel_path, error) from error
 
-    def read_slabinfo(self) -> SlabInfo:
-        """/proc/slabinfo."""
-        return parse_slabinfo(self.read("/proc/slabinfo"))
+    def read_slabinfo(self, parse: Callable[[bytes], SlabInfo] = parse_slabinfo) -> SlabInfo:
+        """/proc/slabinfo. ``parse``: that of a reader which remembers the last content."""
+        return parse(self.read("/proc/slabinfo"))
 
-    def read_meminfo(self) -> MemInfo:
-        """/proc/meminfo."""
-        return parse_meminfo(self.read("/proc/meminfo"))
+    def read_meminfo(self, parse: Callable[[bytes], MemInfo] = parse_meminfo) -> MemInfo:
+        """/proc/meminfo. ``parse``: as for slabinfo."""
+        return parse(self.read("/proc/meminfo"))
 
     def read_loadavg(self) -> LoadAvg:
         """/proc/loadavg."""
@@ -142,20 +143,20 @@ class KernelRoot:
             raise SourceUnavailable("/proc", "holds no process")
         return count
 
-    def list_directory(self, kernel_path: str) -> list[str]:
-        """Names in a directory, sorted."""
-        try:
-            return sorted(os.listdir(self.path(kernel_path)))
-        except OSError as error:
-            raise unavailable(kernel_path, error) from error
-
     def exists(self, kernel_path: str) -> bool:
         """Presence, never the version, tells what a kernel can do."""
         return os.path.exists(self.path(kernel_path))
 
     def can_write(self, kernel_path: str) -> bool:
-        """Whether this process may write the file."""
-        return os.access(self.path(kernel_path), os.W_OK)
+        """Whether this process may write the file or directory."""
+        path = self.path(kernel_path)
+        if os.path.isdir(path):
+            return os.access(path, os.W_OK)
+        try:  # access(2) leaves the capabilities of a user other than root out of account
+            os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return False
+        return True
 
 
 def unavailable(kernel_path: str, error: OSError) -> SourceUnavailable:

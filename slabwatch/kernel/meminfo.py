@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from slabwatch.errors import KernelParseError
-from slabwatch.kernel.text import decode, is_number
+from slabwatch.kernel.text import changed, decode, is_number
 
 PATH = "/proc/meminfo"
 
@@ -72,6 +72,41 @@ def parse_meminfo(data: bytes) -> MemInfo:
     if not values:
         raise skipped[0] if skipped else KernelParseError(PATH, 0, "", "file (empty)")
     return MemInfo(values, frozenset(counts), tuple(skipped))
+
+
+class MeminfoReader:
+    """``parse_meminfo`` for a file that is read again and again: only lines that changed are taken apart.
+
+    The result is that of ``parse_meminfo`` for any sequence of contents. Not for two threads at once.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        self._last: MemInfo | None = None
+
+    def parse(self, data: bytes) -> MemInfo:
+        """As ``parse_meminfo``."""
+        lines = data.split(b"\n")
+        self._last = self._updated(lines) or parse_meminfo(data)
+        # Only where each line has a key of its own, in order, does a line's place tell its key.
+        self._lines = lines if len(lines) == len(self._last.values) + 1 and not lines[-1] else []
+        return self._last
+
+    def _updated(self, lines: list[bytes]) -> MemInfo | None:
+        places = changed(lines, self._lines)
+        if self._last is None or places is None:
+            return None
+        values = dict(self._last.values)
+        keys = tuple(values)
+        for place in places:
+            key, _, rest = decode(lines[place]).partition(":")
+            words = rest.split()
+            if place >= len(keys) or key != keys[place] or _problem(key, words, set()):
+                return None
+            if (len(words) == 1) != (key in self._last.counts):
+                return None
+            values[key] = int(words[0]) * (1024 if len(words) == 2 else 1)
+        return MemInfo(values, self._last.counts)
 
 
 def _problem(key: str, words: list[str], names: set[str]) -> str:

@@ -1,12 +1,11 @@
-"""/proc/sys/fs/{file-nr,dentry-state,inode-nr}: how many of these objects exist.
+"""/proc/sys/fs/{file-nr,dentry-state}: how many of these objects exist.
 
 Kernel document: Documentation/admin-guide/sysctl/fs.rst. Samples (one a file, tabs between the fields)::
 
     27	0	145211
     5935	3814	45	0	1	0
-    5957	0
 
-The first field of each is wanted: allocated files, dentries, inodes. Many kernels give the files by an approximate
+The first field of each is wanted: allocated files, dentries. Many kernels give the files by an approximate
 per-CPU counter, which reads 0 on a small host with hundreds of open files (seen on 4.19, 5.10 and 6.1).
 """
 
@@ -24,11 +23,6 @@ def parse_file_nr(data: bytes) -> int:
 def parse_dentry_state(data: bytes) -> int:
     """Dentries, used and unused. Raises KernelParseError."""
     return _first(data, 6, "/proc/sys/fs/dentry-state")
-
-
-def parse_inode_nr(data: bytes) -> int:
-    """Inodes of all filesystems. Raises KernelParseError."""
-    return _first(data, 2, "/proc/sys/fs/inode-nr")
 
 
 def _first(data: bytes, fields: int, path: str) -> int:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import compress
+from operator import ne
+
 from slabwatch.errors import KernelParseError
 
 # 2^64 - 1 has 20 digits. The bound also keeps int() away from texts that it refuses for their length.
@@ -33,3 +37,10 @@ def whole_lines(data: bytes, path: str) -> list[str]:
     if last:
         raise KernelParseError(path, len(lines) + 1, last, "end of file (cut off)")
     return lines
+
+
+def changed(now: Sequence[object], before: Sequence[object]) -> list[int] | None:
+    """The places at which a column or the lines of a file differ from the last reading; None: in their number too."""
+    if len(now) != len(before):
+        return None
+    return list(compress(range(len(now)), map(ne, now, before)))

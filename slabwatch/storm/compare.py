@@ -6,15 +6,11 @@ Every difference is B minus A. Caches are shown where what stayed differs by mor
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from slabwatch.storm.record import FORMAT
 from slabwatch.storm.verdict import Host
 
 Number = int | float
@@ -22,7 +18,7 @@ Number = int | float
 # A plan's settings that make a storm neither larger nor other. Any setting that is not named here does.
 _HARMLESS = frozenset(
     ("preset", "kind_text", "total_tasks", "concurrency", "baseline_seconds", "hold_seconds", "shrink", "ttl_seconds",
-     "on_disconnect", "shell")
+     "on_disconnect", "shell", "pressure", "pressure_host")
 )  # fmt: skip
 # In the order of time: either storm may have taken some of them only.
 _STATES = ("baseline", "created", "loaded", "drained", "settled", "pressured", "shrunk", "removed")
@@ -100,6 +96,8 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
     tolerance = max(_tolerance(a), _tolerance(b))
     caches = tuple(_caches(a, b))
     shown = tuple(row for row in caches if abs(row.difference) > tolerance)
+    either_pressed = any(_verdict(record).get("released_by_pressure_bytes") is not None for record in (a, b))
+    pressed = ("released_by_pressure",) if either_pressed else ()
     return Comparison(
         a=_side(a),
         b=_side(b),
@@ -107,7 +105,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
         settings=tuple(_settings(a, b)),
         verdict_bytes=tuple(
             _figure(name, _verdict(a).get(f"{name}_bytes"), _verdict(b).get(f"{name}_bytes"))
-            for name in ("growth", "retained", "released_by_shrink", "pinned")
+            for name in ("growth", "retained", *pressed, "released_by_shrink", "pinned")
         ),
         explained_ratio=_figure(
             "explained_ratio", _verdict(a).get("explained_ratio"), _verdict(b).get("explained_ratio")
@@ -248,144 +246,3 @@ def _phase_seconds(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Figure, 
     seconds_a, seconds_b = ({phase["name"]: phase["seconds"] for phase in record["phases"]} for record in (a, b))
     phases = [_figure(name, seconds_a.get(name), seconds_b.get(name)) for name in _in_order(seconds_a, seconds_b)]
     return (*phases, _figure("in all", a["seconds"], b["seconds"]))
-
-
-_Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-_YEAR_3000 = 32_503_680_000
-
-
-class _Form(BaseModel):
-    """What the readers of a record rely on; a newer slabwatch may have written more."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-
-
-class _Cache(_Form):
-    cache: str
-    active_objects: _Int
-    objects: _Int
-    object_size_bytes: _Int
-    objects_per_slab: _Int
-    pages_per_slab: _Int
-    active_slabs: _Int
-    slabs: _Int
-    size_bytes: _Int
-
-
-class _Taken(_Form):
-    meminfo: dict[str, _Int] | None
-    caches: list[_Cache] | None
-    processes: _Int | None
-
-
-class _Plan(_Form):
-    preset: str
-    cgroups: _Int
-    tasks: _Int
-    kind: str
-    kind_text: str
-    live_tasks: _Int
-
-
-class _Host(_Form):
-    release: str
-    allocator: str
-    cgroup_mode: str
-    kmem_accounting: str
-    memory_bytes: _Int | None
-    cpus: int = Field(ge=1, lt=2**20)
-    page_size: int = Field(ge=1, lt=2**30)
-    kernel_config: dict[str, str] = {}
-
-
-class _Tasks(_Form):
-    requested: _Int
-    started: _Int
-    failed: _Int
-    peak_live: _Int
-    forks_observed: _Int | None
-
-
-class _Cgroups(_Form):
-    requested: _Int
-    created: _Int
-    removed: _Int
-    leftover: _Int
-    left: dict[str, str] = {}
-    dying_before: _Int | None
-    dying_after: _Int | None
-
-
-class _Phase(_Form):
-    name: str
-    started_at: float
-    seconds: float
-
-
-class _Point(_Form):
-    t: float
-    phase: str
-    slab_bytes: _Int | None
-    sunreclaim_bytes: _Int | None
-    task_struct_active: _Int | None
-    live_tasks: _Int | None
-
-
-class _Judged(_Form):
-    cache: str
-    verdict: str
-    reclaimable: bool
-    growth_bytes: _Int
-    retained_bytes: _Int
-    released_by_shrink_bytes: _Int | None
-    pinned_bytes: _Int | None
-
-
-_FIGURES = ("retained_bytes", "released_by_shrink_bytes", "pinned_bytes")
-
-
-class _Verdict(_Form):
-    word: str = Field(alias="class")
-    reason: str
-    growth_bytes: _Int | None = None
-    retained_bytes: _Int | None = None
-    released_by_shrink_bytes: _Int | None = None
-    pinned_bytes: _Int | None = None
-    explained_ratio: float | None = None
-
-    @model_validator(mode="after")
-    def _all_figures_or_none(self) -> Self:
-        if self.growth_bytes is not None and not set(_FIGURES) <= self.model_fields_set:
-            raise ValueError(f"there is a growth_bytes, but not all of {', '.join(_FIGURES)}")
-        return self
-
-
-class _Record(_Form):
-    format: int = Field(ge=1, le=FORMAT)
-    id: str
-    outcome: str
-    reason: str
-    requested_by: str
-    started_at: float = Field(ge=0, lt=_YEAR_3000)
-    seconds: float
-    plan: _Plan
-    host: _Host
-    tasks: _Tasks
-    cgroups: _Cgroups
-    phases: list[_Phase]
-    snapshots: dict[str, _Taken]
-    series: list[_Point]
-    caches: list[_Judged]
-    verdict: _Verdict
-
-
-def record_of(data: bytes) -> dict[str, Any]:
-    """A record that came from another host as a file: used only when it has a record's form, else ValueError."""
-    try:
-        _Record.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-    record: dict[str, Any] = json.loads(data)
-    return record

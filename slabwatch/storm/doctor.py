@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from slabwatch.config import Config
@@ -46,6 +48,33 @@ def examine(root: KernelRoot, config: Config) -> list[dict[str, Any]]:
         except SlabwatchError as error:
             findings.append(Finding(question.__name__.strip("_"), "warn", str(error)))
     return [asdict(finding) for finding in findings]
+
+
+def config_file(path: Path) -> list[dict[str, Any]]:
+    """Whether only root can change the configuration of root's daemon, as two findings at most."""
+    remedy = "chown root and chmod go-w: whoever can change it can have root's daemon run any storm"
+    places = (("config file", path.absolute()), ("config directory", path.absolute().parent))
+    return [
+        asdict(Finding(name, "warn", f"{place} {why}", remedy))
+        for name, place in places
+        if (why := _changeable_by_others(place))
+    ]
+
+
+def _changeable_by_others(place: Path) -> str:
+    try:
+        status = place.stat()
+    except OSError:
+        return ""  # whoever reads it says so
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != 0:
+        return f"belongs to user {status.st_uid}"
+    if mode & stat.S_IWGRP and status.st_gid != 0:
+        return f"can be written by group {status.st_gid} (mode {mode:04o})"
+    # In a sticky directory nobody can replace another's file.
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        return f"can be written by everybody (mode {mode:04o})"
+    return ""
 
 
 def _slabinfo(root: KernelRoot, config: Config) -> Iterator[Finding]:

@@ -1,8 +1,9 @@
 """The engine: a child process of the daemon that makes a storm's cgroups and loads them by its workers.
 
-Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove_first``, ``remove``), what happens goes
-to stdout as JSON lines. The end of stdin means that the daemon is gone: then everything is killed and removed, and the
-engine ends. Tasks live only while the engine does (see ``spawn``), so no order of deaths leaves one behind.
+Orders come as JSON lines on stdin (``create``, ``load``, ``drain``, ``remove_first``, ``press_storm``,
+``press_host``, ``remove``), what happens goes to stdout as JSON lines. The end of stdin means that the daemon is gone:
+then everything is killed and removed, and the engine ends. Tasks live only while the engine does (see ``spawn``), so
+no order of deaths leaves one behind.
 
 Engine and workers run under ``python -I -S -E`` on the standard library alone, so that the memory map that is
 forked 100,000 times is a small one.
@@ -21,7 +22,8 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from slabwatch.storm import lifecycle, worker
+from slabwatch.storm import lifecycle, limits, pressure, spawn, worker
+from slabwatch.storm.oom import oom_kills, times
 
 DRAIN_SECONDS = 20.0
 REMOVE_SECONDS = 30.0
@@ -44,7 +46,9 @@ class Setup:
     at_once: int  # kind shell: cgroups at one time, over all workers
     shell: str
     limit_bytes: int  # memory limit of the storm's root; 0: none
-    limit_pids: int  # v2: pids.max of the storm's root; 0: none
+    limit_pids: int  # pids.max of the storm; 0: none
+    pids_parent: str = ""  # v1: where the pids controller gets a root of the storm's own; "": nowhere
+    pressure_floor_bytes: int = 0  # of MemAvailable, for the order press_host
     removal: str = "last"
     cgroups_per_second: float = 0.0
     ttl_seconds: float = 0.0  # after which it ends by itself, should the daemon hang; 0: never
@@ -52,6 +56,10 @@ class Setup:
     def to_json(self) -> str:
         """For the engine's argument."""
         return json.dumps(asdict(self))
+
+
+class MemoryLimitReached(Exception):
+    """The storm's own memory limit: the OOM killer has struck in its cgroups."""
 
 
 @dataclass(slots=True)
@@ -70,6 +78,7 @@ class Engine:
     def __init__(self, setup: Setup, tell: Callable[..., None]) -> None:
         self.setup = setup
         self.root = lifecycle.storm_root(setup.parent, setup.storm_id)
+        self._pids_root = ""  # where it is not the root itself
         self._tell = tell
         self._children: list[_Child] = []
         self._life_read, self._life_write = os.pipe()
@@ -81,9 +90,11 @@ class Engine:
         """Make the storm's root with its limits, and its cgroups."""
         setup = self.setup
         if setup.version == 2:
-            _enable_controllers(setup.parent)
+            limits.offer_controllers(setup.parent)
         os.mkdir(self.root)
-        self._limit()
+        limited = limits.set_limits(
+            self.root, self._make_pids_root(), setup.version, setup.limit_bytes, setup.limit_pids
+        )
         made = 0
         for index in range(0 if setup.removal == "each" else setup.cgroups):
             os.mkdir(os.path.join(self.root, lifecycle.cgroup_name(index)))
@@ -93,7 +104,21 @@ class Engine:
                     break
                 if self._due():
                     self._tell("create", cgroups=made)
-        self._tell("created", cgroups=made)
+        self._tell("created", cgroups=made, limits=limited)
+
+    def _make_pids_root(self) -> str:
+        """The directory whose pids.max counts; "" where there is none, which is no reason not to storm."""
+        setup = self.setup
+        if setup.version == 2 or setup.pids_parent == setup.parent:  # v1 controllers may share a hierarchy
+            return self.root
+        if setup.pids_parent:
+            directory = lifecycle.storm_root(setup.pids_parent, setup.storm_id)
+            try:
+                os.mkdir(directory)
+                self._pids_root = directory
+            except OSError as error:
+                print(f"engine: {directory} not made: {error.strerror}", file=sys.stderr, flush=True)
+        return self._pids_root
 
     def load(self) -> None:
         """Fork the workers; what they report is passed on by ``attend``."""
@@ -118,6 +143,7 @@ class Engine:
                 at_once=max(1, setup.at_once // workers),
                 shell=setup.shell,
                 removal=setup.removal,
+                pids=self._pids_root,
                 pin=self._pin,
                 first_page=page,
                 seconds_each=workers / setup.cgroups_per_second if setup.cgroups_per_second else 0.0,
@@ -141,6 +167,11 @@ class Engine:
             self._tell("load", **self._totals())
         dead = [child.status for child in self._children if child.status]
         if dead:
+            if kills := oom_kills([self.root, *lifecycle.own_children(self.root)], self.setup.version):
+                raise MemoryLimitReached(
+                    f"the OOM killer struck {times(kills)} in the storm's own cgroups: their memory limit of "
+                    f"{self.setup.limit_bytes} bytes was reached, and a worker ended with status {dead[0]}"
+                )
             raise RuntimeError(f"a worker ended with status {dead[0]}")
         if not self._loaded_told and all(child.report.loaded for child in self._children):
             self._loaded_told = True
@@ -175,12 +206,25 @@ class Engine:
         swept = lifecycle.remove_root(self.root, deadline_seconds=REMOVE_SECONDS, keep_root=True)
         self._tell("removed_first", removed=swept.removed, left=swept.left)
 
+    def press(self, where: str, interrupted: Callable[[], bool]) -> None:
+        """Use memory up in the storm's cgroup, or on the host down to the floor."""
+
+        def told(consumed: int) -> None:
+            if self._due():
+                self._tell("pressing", consumed_bytes=consumed)
+
+        floor = self.setup.pressure_floor_bytes if where == "host" else None
+        pressed = pressure.press(self.root, self.setup.version, floor, interrupted, told)
+        self._tell(f"pressed_{where}", **pressed.as_dict())
+
     def remove(self) -> None:
         """Remove the cgroups, by name and place, and let go of what held them."""
         if self._pin >= 0:
             os.close(self._pin)
             self._pin = -1
         swept = lifecycle.remove_root(self.root, deadline_seconds=REMOVE_SECONDS)
+        if self._pids_root:
+            swept.left |= lifecycle.remove_root(self._pids_root, deadline_seconds=REMOVE_SECONDS).left
         self._tell("removed", removed=swept.removed, left=swept.left)
 
     def _wait_for_workers(self, seconds: float) -> None:
@@ -241,41 +285,6 @@ class Engine:
         self._last_tell = now
         return True
 
-    def _limit(self) -> None:
-        """Limits that hold even if the engine fails. A kernel without one of the files has the others."""
-        setup = self.setup
-        if setup.version == 2:
-            _enable_controllers(self.root)
-            limits = {"memory.max": setup.limit_bytes, "pids.max": setup.limit_pids}
-        else:
-            # Before 5.11 a root's figures hold those of its children only with use_hierarchy.
-            limits = {"memory.use_hierarchy": 1, "memory.limit_in_bytes": setup.limit_bytes}
-        for name, value in limits.items():
-            if value:
-                try:
-                    _write(os.path.join(self.root, name), str(value))
-                except OSError as error:
-                    print(f"engine: {name} of the storm's root not set: {error.strerror}", file=sys.stderr)
-
-
-def _enable_controllers(directory: str) -> None:
-    """v2: have memory and pids in the children of ``directory``. pids is a bonus, memory the point."""
-    with open(os.path.join(directory, "cgroup.subtree_control"), encoding="ascii") as file:
-        enabled = file.read().split()
-    for controller in ("memory", "pids"):
-        if controller in enabled:
-            continue
-        try:
-            _write(os.path.join(directory, "cgroup.subtree_control"), f"+{controller}")
-        except OSError:
-            if controller == "memory":
-                raise
-
-
-def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
-
 
 def serve(setup: Setup) -> int:
     """Follow the daemon's orders until they end."""
@@ -291,12 +300,17 @@ def serve(setup: Setup) -> int:
         except BrokenPipeError:
             orders.closed = True
 
+    def interrupted() -> bool:
+        return orders.closed or bool(select.select([0], [], [], 0)[0])
+
     engine = Engine(setup, tell)
     obey = {
-        "create": lambda: engine.create(interrupted=lambda: bool(select.select([0], [], [], 0)[0])),
+        "create": lambda: engine.create(interrupted),
         "load": engine.load,
         "drain": engine.drain,
         "remove_first": engine.remove_first,
+        "press_storm": lambda: engine.press("storm", interrupted),
+        "press_host": lambda: engine.press("host", interrupted),
         "remove": engine.remove,
     }
     try:
@@ -311,7 +325,8 @@ def serve(setup: Setup) -> int:
                 if order == "remove":
                     return 0
     except Exception as error:  # the border of a process: said, cleaned up, ended
-        tell("failed", reason=f"{type(error).__name__}: {error}")
+        by_limit = isinstance(error, MemoryLimitReached)
+        tell("failed", reason=str(error) if by_limit else f"{type(error).__name__}: {error}", by_limit=by_limit)
     engine.kill()
     engine.remove()
     return 1
@@ -334,4 +349,5 @@ class _Orders:
 
 def main() -> None:
     """Entry point: ``python -I -S -E -c ... '<setup as JSON>'``."""
+    spawn.keep_capabilities_from_programs()
     sys.exit(serve(Setup(**json.loads(sys.argv[1]))))

@@ -32,6 +32,10 @@ class EngineProcess:
         self.created = 0
         self.removed = 0
         self.left: dict[str, str] = {}
+        self.limits: dict[str, int | None] = {}  # those that could be set: memory_bytes, pids
+        self.pressed: dict[str, dict[str, Any]] = {}  # by place, once it is over
+        self.pressing_bytes = 0
+        self.by_limit = False  # whether it failed because the storm's own memory limit was reached
         self._process = process
         self._storm_id = storm_id
         self._reached: dict[str, asyncio.Event] = {}
@@ -117,11 +121,18 @@ class EngineProcess:
             self.counts = {key: event[key] for key in self.counts}
         elif at in ("create", "created"):
             self.created = event["cgroups"]
+            self.limits = event.get("limits", self.limits)
+        elif at == "pressing":
+            self.pressing_bytes = event["consumed_bytes"]
+        elif at in ("pressed_storm", "pressed_host"):
+            self.pressed[event["where"]] = {key: value for key, value in event.items() if key != "at"}
         elif at in ("removed_first", "removed"):
             self.removed += event["removed"]
             self.left = event["left"]
         elif at == "failed":
-            self._failure = "; ".join([f"the engine failed: {event['reason']}", *self._complaints])
+            self.by_limit = event["by_limit"]
+            said = event["reason"] if self.by_limit else f"the engine failed: {event['reason']}"
+            self._failure = "; ".join([said, *self._complaints])
             self._ended.set()
         self._reached.setdefault(at, asyncio.Event()).set()
 

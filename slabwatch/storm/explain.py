@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MIB = 1024 * 1024
+# What ended the use of memory.
+ENDED = {
+    "limit": "until the kernel gave no more",
+    "amount": "which was all that it was to be",
+    "floor": "down to the floor of MemAvailable",
+    "time": "when its time was over",
+    "stopped": "when it was stopped",
+}
 
-def explain(verdict: str, host: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """One paragraph. ``host`` and ``plan`` are the record's."""
+
+def explain(
+    verdict: Mapping[str, Any], host: Mapping[str, Any], plan: Mapping[str, Any], pressure: Sequence[Mapping[str, Any]]
+) -> str:
+    """One paragraph. All are the record's."""
     if host.get("kmem_accounting") == "off":
         return (
             "Kernel memory accounting is off (cgroup.memory=nokmem, or not built in): nothing was charged to the "
             "cgroups, so this storm says what many tasks leave behind, and nothing about cgroups."
         )
-    return " ".join(part for part in (_caches(host), _per_cpu(host), _meaning(verdict), _kind(plan)) if part)
+    parts = (_caches(host), _per_cpu(host), _meaning(verdict["class"]), _pressure(verdict, pressure), _kind(plan))
+    return " ".join(part for part in parts if part)
 
 
 def _caches(host: Mapping[str, Any]) -> str:
@@ -42,6 +55,31 @@ def _meaning(verdict: str) -> str:
         "retained": "No object needs the memory that stayed: the allocator holds it, and a shrink frees it.",
         "pinned": "Objects that are still in use hold the memory that stayed: look for who made them.",
     }.get(verdict, "")
+
+
+def _pressure(verdict: Mapping[str, Any], pressure: Sequence[Mapping[str, Any]]) -> str:
+    """What stayed, and what of it went for that."""
+    stayed, released = verdict.get("retained_bytes"), verdict.get("released_by_pressure_bytes")
+    if not pressure or stayed is None or released is None:
+        return ""
+    steps = " and ".join(pressure_step(step) for step in pressure)
+    return (
+        f"Memory pressure ({steps}) gave back {released / _MIB:.1f} MiB of the {stayed / _MIB:.1f} MiB that had stayed "
+        f"when it began{_looked_through(pressure)}."
+    )
+
+
+def pressure_step(step: Mapping[str, Any]) -> str:
+    """Where, how much, and what ended it."""
+    where = "on the host" if step["where"] == "host" else "in the storm's own cgroup"
+    return f"{step['consumed_bytes'] / _MIB:.0f} MiB used up {where}, {ENDED.get(step['ended'], step['ended'])}"
+
+
+def _looked_through(pressure: Sequence[Mapping[str, Any]]) -> str:
+    counts = [step["slab_objects_scanned"] for step in pressure if step["slab_objects_scanned"] is not None]
+    if not counts:
+        return ""
+    return f"; for it the kernel looked through {sum(counts):,} objects of caches that it can shrink"
 
 
 def _kind(plan: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """The storm's cgroups: made, emptied and removed, by name and place alone.
 
 A storm's root is the directory ``slabwatch-storm-<id>`` below the configured parent; in it are ``c0000`` and so
-on. Whatever else is found there was made by someone else: it is never removed, and no process is killed that
-does not carry the storm's mark in its environment. Standard library only: see ``engine``.
+on, and for a while ``pressure``. On cgroup v1 the pids controller may have a root of the same name. Whatever else is
+found there was made by someone else: it is never removed, and no process is killed that does not carry the storm's
+mark in its environment. Standard library only: see ``engine``.
 
 Kernel documents: admin-guide/cgroup-v1/cgroups.rst, admin-guide/cgroup-v2.rst.
 """
@@ -20,7 +21,10 @@ from dataclasses import dataclass, field
 PREFIX = "slabwatch-storm-"
 # In the environment of the engine, and so of everything that comes from it. Its value is the storm's id.
 MARK = "SLABWATCH_STORM"
-_CGROUP_NAME = re.compile(r"c\d{4,6}\Z")
+# What the removal of earlier storms may take, the end of an engine that still lives included.
+ORPHANS_SECONDS = 20.0
+PRESSURE = "pressure"
+_CGROUP_NAME = re.compile(rf"(?:c\d{{4,6}}|{PRESSURE})\Z")
 _STORM_NAME = re.compile(re.escape(PREFIX) + r"[0-9a-z-]{1,64}\Z")
 
 
@@ -58,6 +62,11 @@ def own_children(root: str) -> list[str]:
             return sorted(entry.path for entry in entries if _CGROUP_NAME.match(entry.name))
     except FileNotFoundError:
         return []
+
+
+def pressure_cgroup(root: str) -> str:
+    """Where memory is consumed on purpose."""
+    return os.path.join(root, PRESSURE)
 
 
 def enter(directory: str) -> None:
@@ -111,15 +120,15 @@ def remove_root(
     return swept
 
 
-def remove_orphans(parent: str, *, deadline_seconds: float, give_up: Callable[[], bool] = lambda: False) -> Swept:
-    """Remove all storms below ``parent`` whose engine is gone: what earlier daemons could not.
+def remove_orphans(*parents: str, deadline_seconds: float, give_up: Callable[[], bool] = lambda: False) -> Swept:
+    """Remove all storms below these directories whose engine is gone: what earlier daemons could not.
 
     An engine without its daemon cleans up and ends by itself: it is given the deadline to do so. One that lives on
     has a daemon, another one than this: its storm is left alone, and named. Raises OSError.
     """
     total = Swept()
     until = time.monotonic() + deadline_seconds
-    for root in find_roots(parent):
+    for root in [root for parent in parents for root in find_roots(parent)]:
         storm_id = os.path.basename(root).removeprefix(PREFIX)
         while (engine := _engine_of(root, storm_id)) is not None and time.monotonic() < until and not give_up():
             time.sleep(0.1)
@@ -211,12 +220,15 @@ def _kill(pid: int, storm_id: str) -> bool:
 
 
 def _why_busy(path: str, storm_id: str) -> str:
-    foreign = [pid for pid in processes(path) if not is_marked(pid, storm_id)]
+    inside = processes(path)
+    foreign = [pid for pid in inside if not is_marked(pid, storm_id)]
     if foreign:
         return f"holds processes that are not the storm's: {', '.join(map(str, foreign[:5]))}"
-    inside = [name for name in _directories(path) if not _CGROUP_NAME.match(name)]
     if inside:
-        return f"holds cgroups that are not the storm's: {', '.join(inside[:5])}"
+        return f"processes of the storm do not end: {', '.join(map(str, inside[:5]))}"
+    others = [name for name in _directories(path) if not _CGROUP_NAME.match(name)]
+    if others:
+        return f"holds cgroups that are not the storm's: {', '.join(others[:5])}"
     return "still busy, or not ours to remove"
 
 

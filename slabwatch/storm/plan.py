@@ -28,6 +28,8 @@ KIND_TEXT: Mapping[str, str] = {
 
 MOST = 1_000_000_000  # beyond every cap; keeps out the infinite
 
+MOST_PRESSURE_SECONDS = 30.0  # for each place where memory is used up
+
 PHASES = ("baseline", "create", "load", "hold", "drain", "settle", "pressure", "shrink", "cleanup")
 
 
@@ -50,6 +52,8 @@ class Plan:
     shell: Literal["bash", "sh"]
     removal: Removal = "last"
     cgroups_per_second: float = 0.0  # made and used at this rate, over all workers; 0: as fast as it goes
+    pressure: bool = False  # use memory up, after the settle time: in the storm's own cgroup...
+    pressure_host: bool = False  # ...and then on the host, where the configuration allows that
 
     @property
     def total_tasks(self) -> int:
@@ -70,6 +74,7 @@ class Caps:
     max_live_tasks: int
     max_ttl_seconds: float
     shrink_enabled: bool
+    pressure_host: bool = False
 
 
 def caps_of(config: Config) -> Caps:
@@ -81,6 +86,7 @@ def caps_of(config: Config) -> Caps:
         max_live_tasks=storm.max_live_tasks,
         max_ttl_seconds=storm.max_ttl_seconds,
         shrink_enabled=config.shrink.enabled,
+        pressure_host=storm.pressure_host,
     )
 
 
@@ -131,11 +137,13 @@ def make_plan(wishes: Mapping[str, Any], caps: Caps) -> Plan:
         "shell",
         "removal",
         "cgroups_per_second",
+        "pressure_host",
     }
     given = {key: value for key, value in wishes.items() if key in known and value is not None}
     plan = replace(PRESETS[name], **given)
     if wishes.get("shrink") is None and not caps.shrink_enabled:
         plan = replace(plan, shrink=False)  # a preset's shrink is a default, not a demand
+    plan = replace(plan, pressure_host=plan.pressure and caps.pressure_host)
     if "ttl_seconds" not in given:
         plan = replace(plan, ttl_seconds=min(max(plan.ttl_seconds, _usual_ttl(plan)), caps.max_ttl_seconds))
     if plan.kind == "shell":
@@ -152,6 +160,7 @@ def _usual_ttl(plan: Plan) -> float:
     load = plan.tasks * 10.0 if plan.kind == "shell" else plan.total_tasks * 0.005
     if plan.cgroups_per_second:
         load += plan.cgroups / plan.cgroups_per_second
+    load += MOST_PRESSURE_SECONDS * (plan.pressure + plan.pressure_host)
     return 60.0 + plan.baseline_seconds + plan.hold_seconds + plan.settle_seconds + load
 
 

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from slabwatch.errors import KernelParseError, SourceUnavailable, StormRejected
-from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
+from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy, find_pids_hierarchy
 from slabwatch.host.memory_cgroups import MemoryCgroups
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import can_shrink
 from slabwatch.kernel.cgroup_stat import parse_cgroup_stat
+from slabwatch.storm import place
 from slabwatch.storm.plan import Plan
+from slabwatch.storm.pressure import STORM_BYTES
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -31,6 +33,8 @@ RESIDUE_BYTES = 512 * KIB  # a cgroup on kernels that keep slab caches for each 
 MOST_DEPTH = 64
 MAX_MEMCG_IDS = 65_535  # MEM_CGROUP_ID_MAX in mm/memcontrol.c
 SPARE_PIDS = 512  # left to everybody else
+# Of MemTotal, from the guard's floor to that of memory pressure on the host, which must not set off the guard.
+PRESSURE_MARGIN_RATIO = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Forecast:
     parent: str  # kernel path of the parent's directory
     home: str  # and of this process' own cgroup
     memory_bytes: int
+    pids_parent: str = ""  # v1: kernel path of the parent in the pids controller's hierarchy; "": none
+    pressure_floor_bytes: int = 0  # of MemAvailable, for memory pressure on the host
 
     def refuse(self) -> None:
         """Raise StormRejected for the first check that failed, with the texts of all that did."""
@@ -82,28 +88,70 @@ def workers_of(plan: Plan) -> int:
     return 1 if plan.kind == "shell" else min(plan.concurrency or cpus, plan.cgroups, 64)
 
 
-def examine(root: KernelRoot, plan: Plan, parent: str, min_available_ratio: float) -> Forecast:
+def examine(
+    root: KernelRoot, plan: Plan, parent: str, min_available_ratio: float, pressure_floor_ratio: float = 0.20
+) -> Forecast:
     """All checks of a plan on this host. Blocking; raises nothing but for defects."""
     try:
         hierarchy = find_memory_hierarchy(root)
     except (SourceUnavailable, KernelParseError) as error:
         check = Check("hierarchy", False, "kernel_can_not", f"no memory cgroups to storm in: {error}")
         return Forecast((check,), None, "", "", 0)
+    parent = place.parent_path(root, hierarchy, parent)
     directory = hierarchy.directory(parent)
-    home = hierarchy.directory(_own_cgroup(root, hierarchy))
+    home = hierarchy.directory(place.own_path(root, hierarchy))
     per_cgroup = CGROUP_BYTES + CGROUP_BYTES_PER_CPU * (os.cpu_count() or 1)
     if keeps_caches_per_cgroup(root, hierarchy):
         per_cgroup += RESIDUE_BYTES
-    memory = plan.cgroups * per_cgroup + plan.live_tasks * TASK_BYTES[plan.kind]
+    # When memory is used up on purpose, the tasks have gone.
+    used = max(plan.live_tasks * TASK_BYTES[plan.kind], STORM_BYTES if plan.pressure else 0)
+    memory = plan.cgroups * per_cgroup + used
+    floor = max(pressure_floor_ratio, min_available_ratio + PRESSURE_MARGIN_RATIO)
+    floor_bytes = int(floor * (_meminfo(root, "MemTotal") or 0))
+    pids_parent, why_not = find_pids_parent(root, hierarchy, parent)
+    limiting = (
+        (hierarchy.mount_point, directory)
+        if hierarchy.version == 2
+        else (find_pids_hierarchy(root) if pids_parent else "", pids_parent)
+    )
     checks = (
         _privileges(root, hierarchy, directory),
         *_memory(root, hierarchy, directory, memory, min_available_ratio),
-        *_pids(root, hierarchy, directory, plan),
+        *_pids(root, plan, *limiting),
+        _pids_limit(plan, pids_parent, why_not),
         *_cgroup_ids(root, hierarchy, plan),
         *_programs(plan),
+        *_pressure(root, hierarchy, directory, plan, floor_bytes),
         *_shrink(root, plan),
     )
-    return Forecast(checks, hierarchy, directory, home, memory)
+    return Forecast(checks, hierarchy, directory, home, memory, pids_parent, floor_bytes)
+
+
+def pids_limit(plan: Plan) -> int:
+    """pids.max of the storm's own cgroup: what it needs, and as much again."""
+    return 2 * plan.live_tasks + 256
+
+
+def find_pids_parent(root: KernelRoot, hierarchy: MemoryHierarchy, parent: str) -> tuple[str, str]:
+    """The directory (kernel path) whose child can limit the storm's tasks; or "", and why there is none."""
+    if hierarchy.version == 2:
+        directory = hierarchy.directory(parent)
+        offered = _offers(root, directory, b"pids")
+        return (directory, "") if offered else ("", f"{directory} does not offer the pids controller")
+    mount = find_pids_hierarchy(root)
+    if not mount:
+        return "", "no hierarchy of the pids controller is mounted"
+    own = posixpath.normpath(f"{mount}/{parent}")
+    if not root.exists(own):
+        return "", f"{own} does not exist"
+    return (own, "") if root.can_write(own) else ("", f"no right to make cgroups in {own}")
+
+
+def _pids_limit(plan: Plan, pids_parent: str, why_not: str) -> Check:
+    most = pids_limit(plan)
+    if pids_parent:
+        return Check("pids limit", True, "", f"pids.max of the storm will be {most}, below {pids_parent}", most)
+    return Check("pids limit", True, "", f"the kernel will not limit the storm's tasks: {why_not}")
 
 
 def keeps_caches_per_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> bool:
@@ -129,15 +177,6 @@ def _has_caches(root: KernelRoot, directory: str) -> bool:
         return False
 
 
-def _own_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> str:
-    try:
-        own = root.read_own_cgroup()
-    except (SourceUnavailable, KernelParseError):
-        return "/"
-    path = own.unified if hierarchy.version == 2 else own.by_controller.get("memory")
-    return hierarchy.below_mount(path or "/")
-
-
 def _privileges(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) -> Check:
     name = "privileges"
     if not root.live:
@@ -153,15 +192,15 @@ def _privileges(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) ->
             f"no right to make cgroups in {directory}: run as root, or have this subtree delegated and set storm.parent"
         )
         return Check(name, False, "not_permitted", text)
-    if hierarchy.version == 2 and not _offers_memory(root, directory):
+    if hierarchy.version == 2 and not _offers(root, directory, b"memory"):
         text = f"{directory}: the memory controller is not offered to its children (cgroup.controllers)"
         return Check(name, False, "kernel_can_not", text)
     return Check(name, True, "", f"may make cgroups in {directory}")
 
 
-def _offers_memory(root: KernelRoot, directory: str) -> bool:
+def _offers(root: KernelRoot, directory: str, controller: bytes) -> bool:
     try:
-        return b"memory" in root.read(directory + "/cgroup.controllers").split()
+        return controller in root.read(directory + "/cgroup.controllers").split()
     except SourceUnavailable:
         return False
 
@@ -182,20 +221,25 @@ def _memory(
             f"{min_ratio:.0%} of MemTotal (storm.min_available_ratio)"
         )
         yield Check("memory", memory <= spare, "lack_of_memory", text, memory, spare)
+    for path, file, room in _rooms(root, hierarchy, directory):
+        text = f"{path} leaves {room // MIB} MiB below its {file}; the storm may take {memory // MIB} MiB"
+        yield Check("memory limit", memory <= room, "lack_of_memory", text, memory, room)
+
+
+def _rooms(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) -> Iterator[tuple[str, str, int]]:
+    """The directory and those above it that have a memory limit: path, the limit's file, and bytes that it leaves."""
     limit_file, usage_file = (
         ("memory.max", "memory.current")
         if hierarchy.version == 2
         else ("memory.limit_in_bytes", "memory.usage_in_bytes")
     )
-    for path in _ancestors(hierarchy, directory):
+    for path in _ancestors(hierarchy.mount_point, directory):
         limit, usage = _limit(root, f"{path}/{limit_file}"), _limit(root, f"{path}/{usage_file}") or 0
         if limit is not None and limit < 1 << 62:
-            room = max(0, limit - usage)
-            text = f"{path} leaves {room // MIB} MiB below its {limit_file}; the storm may take {memory // MIB} MiB"
-            yield Check("memory limit", memory <= room, "lack_of_memory", text, memory, room)
+            yield path, limit_file, max(0, limit - usage)
 
 
-def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, plan: Plan) -> Iterator[Check]:
+def _pids(root: KernelRoot, plan: Plan, mount_point: str, directory: str) -> Iterator[Check]:
     # A shell and its sleep, for each script; one worker a CPU and the engine.
     needed = plan.live_tasks * (2 if plan.kind == "shell" else 1) + workers_of(plan) + 1
     try:
@@ -212,9 +256,7 @@ def _pids(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, plan: Pl
                 f"({threads} threads now, {SPARE_PIDS} kept for others)"
             )
             yield Check(file, needed <= room, "lack_of_pids", text, needed, room)
-    if hierarchy.version != 2:
-        return
-    for path in _ancestors(hierarchy, directory):
+    for path in _ancestors(mount_point, directory) if directory else ():
         limit = _limit(root, f"{path}/pids.max")
         if limit is not None:
             room = max(0, limit - (_limit(root, f"{path}/pids.current") or 0))
@@ -252,6 +294,38 @@ def _programs(plan: Plan) -> Iterator[Check]:
         yield Check("program", found, "lack_of_program", f"{wanted} is {'there' if found else 'missing: install it'}")
 
 
+def _pressure(
+    root: KernelRoot, hierarchy: MemoryHierarchy, directory: str, plan: Plan, floor_bytes: int
+) -> Iterator[Check]:
+    if not plan.pressure:
+        return
+    name = "pressure"
+    text = (
+        f"{STORM_BYTES // MIB} MiB will be used up in the storm's own cgroup, until the OOM killer ends that process "
+        "(one line in the kernel's log, one more oom_kill)"
+    )
+    yield Check(name, True, "", text, STORM_BYTES)
+    if not plan.pressure_host:
+        return
+    available = _meminfo(root, "MemAvailable") or 0
+    spare = max(0, available - floor_bytes)
+    text = (
+        f"then {spare // MIB} MiB on the host, until {floor_bytes // MIB} MiB are available "
+        "(storm.pressure_host, storm.pressure_floor_ratio)"
+    )
+    yield Check(name, spare > 0, "lack_of_memory", text, floor_bytes, available)
+    for path, file, room in _rooms(root, hierarchy, directory):
+        text = f"{path} leaves {room // MIB} MiB below its {file}: pressure on the host would end there"
+        yield Check(name, room > spare, "lack_of_memory", text, spare, room)
+
+
+def _meminfo(root: KernelRoot, key: str) -> int | None:
+    try:
+        return root.read_meminfo().get(key)
+    except (SourceUnavailable, KernelParseError):
+        return None
+
+
 def _shrink(root: KernelRoot, plan: Plan) -> Iterator[Check]:
     if not plan.shrink:
         return
@@ -264,11 +338,11 @@ def _shrink(root: KernelRoot, plan: Plan) -> Iterator[Check]:
         yield Check("shrink", True, "", "may shrink caches")
 
 
-def _ancestors(hierarchy: MemoryHierarchy, directory: str) -> Iterator[str]:
+def _ancestors(mount_point: str, directory: str) -> Iterator[str]:
     """The directory and those above it, up to the hierarchy's mount."""
     while True:
         yield directory
-        if directory == hierarchy.mount_point or len(directory) <= len(hierarchy.mount_point):
+        if directory == mount_point or len(directory) <= len(mount_point):
             return
         directory = posixpath.dirname(directory)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from slabwatch.storm.verdict import State
@@ -73,20 +73,6 @@ def series_point(sample: Sample, derived: Derived, started: float, phase: str, l
         "task_struct_active": int(info.active_objects[index]) if info and index is not None else None,
         "live_tasks": live_tasks,
     }
-
-
-def noise(samples: Sequence[tuple[Sample, Derived]]) -> tuple[dict[str, int], int]:
-    """How far each cache's bytes, and SUnreclaim, swung over some samples of a host at rest."""
-    swings: dict[str, list[int]] = {}
-    unreclaimable: list[int] = []
-    for sample, derived in samples:
-        if sample.slabinfo:
-            for name, size in zip(sample.slabinfo.names, derived.cache_bytes, strict=True):
-                swings.setdefault(name, []).append(size)
-        if sample.meminfo and (value := sample.meminfo.get("SUnreclaim")) is not None:
-            unreclaimable.append(value)
-    by_cache = {name: max(sizes) - min(sizes) for name, sizes in swings.items() if max(sizes) > min(sizes)}
-    return by_cache, max(unreclaimable) - min(unreclaimable) if unreclaimable else 0
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from slabwatch.host.hierarchy import find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
 from slabwatch.host.slab_sysfs import SlabSysfs
-from slabwatch.storm import lifecycle, preflight
+from slabwatch.storm import lifecycle, place, preflight
 from slabwatch.storm.plan import Plan, caps_of, make_plan
 from slabwatch.storm.record import summary
 from slabwatch.storm.runner import Measure, StormRun, Surroundings
 from slabwatch.storm.store import RecordStore
 
-RECOVER_SECONDS = 20.0
+# So long a storm waits for the recovery before it is refused.
+_PATIENCE_SECONDS = 1.0
 _REMEMBERED_KEYS = 64
 
 log = logging.getLogger(__name__)
@@ -41,19 +42,23 @@ class StormRegistry:
         measure: Measure,
         shrink: Callable[[], Awaitable[ShrinkResult]],
         metrics: OwnMetrics,
+        locked: Callable[[], str | None] = lambda: None,
     ) -> None:
         self.running: StormRun | None = None
-        self.leftover_cgroups = 0
+        self.recovering = ""  # what a new storm has to wait for, in words
+        self._left: dict[str, str] = {}
         self._root = root
         self._config = config
         self._measure = measure
         self._shrink = shrink
         self._metrics = metrics
+        self._locked = locked
         self._store = RecordStore(config().state_directory(), config().storm.keep_records)
         self._last: StormRun | None = None
         self._task: asyncio.Task[None] | None = None
         self._by_key: OrderedDict[str, StormRun] = OrderedDict()
         self._starting = asyncio.Lock()
+        self._recovered = asyncio.Event()
         self._closed = False
         self._summaries: list[dict[str, Any]] = []
         self._told = (0, 0)  # tasks started and failed of the running storm, as counted in the metrics
@@ -61,10 +66,18 @@ class StormRegistry:
     async def recover(self) -> None:
         """At the daemon's start: list the records, and remove what is left of storms that nobody runs any more.
 
-        No storm begins before it is done.
+        No storm begins before it is done: the engine of a killed daemon may still be cleaning up.
         """
-        async with self._starting:
+        try:
             await self._recover()
+        finally:
+            self.recovering = ""
+            self._recovered.set()
+
+    @property
+    def leftover_cgroups(self) -> int:
+        """Directories of storms that are still there although no storm runs."""
+        return len(self._left)
 
     async def _recover(self) -> None:
         self._summaries = await asyncio.to_thread(self._store.summaries)
@@ -73,32 +86,52 @@ class StormRegistry:
         if not self._root.live:
             return
         try:
-            parent = find_memory_hierarchy(self._root).directory(self._config().storm.parent)
-            # A thread can not be cancelled: it looks whether the daemon stops.
-            swept = await asyncio.to_thread(
-                lifecycle.remove_orphans, parent, deadline_seconds=RECOVER_SECONDS, give_up=lambda: self._closed
-            )
+            found = await asyncio.to_thread(self._find_roots)
+            if found:
+                self.recovering = f"what is there of earlier storms ({', '.join(found[:3])})"
+                fields = {"paths": found, "deadline": lifecycle.ORPHANS_SECONDS}
+                log.warning("storm_leftovers_found", extra={"fields": fields})
+            swept = await asyncio.to_thread(self._sweep, lifecycle.ORPHANS_SECONDS)
         except (SourceUnavailable, KernelParseError, OSError) as error:
             log.info("storm_recovery_impossible", extra={"fields": {"error": str(error)}})
             return
-        self._note_leftover(len(swept.left))
+        self._note_left(swept.left)
         if swept.removed or swept.killed or swept.left:
-            fields = {"removed": swept.removed, "killed": swept.killed, "left": swept.left}
-            log.warning("storm_leftovers_removed", extra={"fields": fields})
+            what = {"removed": swept.removed, "killed": swept.killed, "left": swept.left}
+            log.warning("storm_leftovers_removed", extra={"fields": what})
+
+    def _parents(self) -> list[str]:
+        """Directories below which storms have their roots. Blocking."""
+        hierarchy = find_memory_hierarchy(self._root)
+        parent = place.parent_path(self._root, hierarchy, self._config().storm.parent)
+        pids_parent, _ = preflight.find_pids_parent(self._root, hierarchy, parent)
+        return list(dict.fromkeys(filter(None, (hierarchy.directory(parent), pids_parent))))
+
+    def _find_roots(self) -> list[str]:
+        return [root for parent in self._parents() for root in lifecycle.find_roots(parent)]
+
+    def _sweep(self, seconds: float) -> lifecycle.Swept:
+        # A thread can not be cancelled: it looks whether the daemon stops.
+        return lifecycle.remove_orphans(*self._parents(), deadline_seconds=seconds, give_up=lambda: self._closed)
 
     async def start(self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None) -> StormRun:
         """Begin a storm. The same key gives the same storm. Raises StormRejected."""
+        await self._wait_for_recovery()
         async with self._starting:
             if idempotency_key is not None and idempotency_key in self._by_key:
                 return self._by_key[idempotency_key]
             if self.running is not None:
                 text = f"storm {self.running.id} is running, in phase {self.running.phase}: wait for it, or stop it"
                 raise StormRejected("storm_running", text, running=self.running.id)
+            if self._config().storm.enabled:
+                await asyncio.to_thread(place.make_room, self._root, self._config().storm.parent)
             plan, forecast = await self._examine(wishes)
             forecast.refuse()
             around = await self._surroundings()
             if self._closed:  # after all that takes time: ``close`` waits for no storm that begins behind its back
                 raise StormRejected("stopping", "the daemon is stopping")
+            if (why := self._locked()) is not None:
+                raise StormRejected("locked", why)
             run = StormRun(_new_id(), plan, forecast, requested_by, around)
             self.running = run
             self._told = (0, 0)
@@ -109,6 +142,16 @@ class StormRegistry:
                     self._by_key.popitem(last=False)
             log.info("storm_started", extra={"fields": {"storm": run.id, "plan": plan.as_dict(), "by": requested_by}})
             return run
+
+    async def _wait_for_recovery(self) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                await self._recovered.wait()
+        except TimeoutError:
+            does = f"sees to {self.recovering}" if self.recovering else "reads the records of earlier storms"
+            seconds = lifecycle.ORPHANS_SECONDS
+            text = f"the daemon has just started, and first {does}: try again in {seconds:g} s at most"
+            raise StormRejected("recovering", text, retry_seconds=seconds) from None
 
     async def forecast(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
         """Plan and checks, without a storm. Raises StormRejected for a plan that is refused as such."""
@@ -164,7 +207,8 @@ class StormRegistry:
                 "storm_disabled", "storms are off: set storm.enabled = true in the daemon's configuration"
             )
         plan = make_plan(wishes, caps_of(config))
-        arguments = (self._root, plan, config.storm.parent, config.storm.min_available_ratio)
+        storm = config.storm
+        arguments = (self._root, plan, storm.parent, storm.min_available_ratio, storm.pressure_floor_ratio)
         return plan, await asyncio.to_thread(preflight.examine, *arguments)
 
     async def _surroundings(self) -> Surroundings:
@@ -180,10 +224,12 @@ class StormRegistry:
             run.events.add("end", outcome="failed", reason="defect in slabwatch: see the daemon's log", record=None)
             return
         finally:
-            self._last, self.running = run, None
-            self._progress(run)
-            self._metrics.storm_progress(None, 0)
-            self._note_leftover(len(run.left))
+            try:
+                await self._look_for_leftovers(run.left)
+            finally:
+                self._last, self.running = run, None
+                self._progress(run)
+                self._metrics.storm_progress(None, 0)
         self._metrics.storm_finished(record)
         self._summaries.insert(0, summary(record))
         del self._summaries[self._config().storm.keep_records :]
@@ -204,9 +250,18 @@ class StormRegistry:
         self._told = (started, failed)
         self._metrics.storm_progress(run.phase, run.counts.get("live", 0))
 
-    def _note_leftover(self, count: int) -> None:
-        self.leftover_cgroups = count
-        self._metrics.set_leftover(count)
+    async def _look_for_leftovers(self, left: dict[str, str]) -> None:
+        """Of this storm and of earlier ones; what was busy then may be free now."""
+        if left or self._left:
+            try:
+                left = (await asyncio.to_thread(self._sweep, 0.0)).left
+            except (SourceUnavailable, KernelParseError, OSError) as error:
+                log.warning("storm_leftovers_unseen", extra={"fields": {"error": str(error)}})
+        self._note_left(left)
+
+    def _note_left(self, left: dict[str, str]) -> None:
+        self._left = left
+        self._metrics.set_leftover(len(left))
 
 
 def _new_id() -> str:

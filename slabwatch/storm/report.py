@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from slabwatch.storm.explain import pressure_step
+
 _SLABINFO_HEADER = (
     "# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab>"
     " : slabdata <active_slabs> <num_slabs>"
@@ -73,8 +75,28 @@ def _head(record: Mapping[str, Any]) -> str:
             f"  charged   {_mib(charges['total_bytes'])} at the peak to {charges['charged']} of {charges['cgroups']} "
             f"cgroups, at most {_mib(charges['max_bytes'])} to one ({charges['file']})"
         )
+    limits = record.get("limits") or {}
+    if limits:
+        pids, memory = limits.get("pids"), limits.get("memory_bytes")
+        lines.append(
+            f"  limits    {'no memory limit' if memory is None else _mib(memory)}, "
+            f"{'no limit of' if pids is None else f'{pids:,}'} pids, set in the kernel on the storm's own cgroup"
+        )
+    for step in record.get("pressure") or ():
+        lines += _pressure(step)
     lines += [f"  left      {path}: {why}" for path, why in cgroups.get("left", {}).items()]
     return "\n".join(lines)
+
+
+def _pressure(step: Mapping[str, Any]) -> list[str]:
+    hits, kills, pages, objects = (
+        _known(step[key]) for key in ("limit_hits", "oom_kills", "pages_scanned", "slab_objects_scanned")
+    )
+    return [
+        f"  pressure  {pressure_step(step)}, {step['seconds']:.1f} s",
+        f"            limit met {hits} times, OOM kills {kills}; the kernel looked through {pages} pages and {objects} "
+        "slab objects",
+    ]
 
 
 def _state(heading: str, snapshot: Mapping[str, Any]) -> str:
@@ -100,14 +122,21 @@ def _state(heading: str, snapshot: Mapping[str, Any]) -> str:
 
 
 def _caches(rows: list[Mapping[str, Any]]) -> str:
+    columns = {
+        "growth": "growth_bytes",
+        "stayed": "retained_bytes",
+        "pressure": "released_by_pressure_bytes",
+        "by shrink": "released_by_shrink_bytes",
+        "pinned": "pinned_bytes",
+    }
+    if all(row.get("released_by_pressure_bytes") is None for row in rows):
+        del columns["pressure"]
     lines = ["", "Caches by growth (MiB)", "-------------"]
-    lines.append(f"{'cache':<28} {'growth':>9} {'stayed':>9} {'by shrink':>9} {'pinned':>9}  verdict")
+    lines.append(f"{'cache':<28} {' '.join(f'{title:>9}' for title in columns)}  verdict")
     for row in rows[:_MOST_CACHES]:
         note = " (reclaimable)" if row["reclaimable"] else ""
-        lines.append(
-            f"{row['cache']:<28} {_mib_cell(row['growth_bytes'])} {_mib_cell(row['retained_bytes'])} "
-            f"{_mib_cell(row['released_by_shrink_bytes'])} {_mib_cell(row['pinned_bytes'])}  {row['verdict']}{note}"
-        )
+        cells = " ".join(_mib_cell(row.get(key)) for key in columns.values())
+        lines.append(f"{row['cache']:<28} {cells}  {row['verdict']}{note}")
     if len(rows) > _MOST_CACHES:
         rest = rows[_MOST_CACHES:]
         lines.append(
@@ -122,10 +151,14 @@ def _verdict(record: Mapping[str, Any]) -> str:
     lines = ["", f"Verdict: {verdict['class']}", "-------------", _wrapped(verdict["reason"])]
     if verdict.get("growth_bytes") is not None:
         stayed = f"SUnreclaim grew by {_mib(verdict['growth_bytes'])}; {_mib(verdict['retained_bytes'])} of it stayed"
+        shares = []
+        if verdict.get("released_by_pressure_bytes") is not None:
+            shares.append(f"memory pressure gave back {_mib(verdict['released_by_pressure_bytes'])}")
         if verdict["pinned_bytes"] is not None:
-            released, pinned = _mib(verdict["released_by_shrink_bytes"]), _mib(verdict["pinned_bytes"])
-            stayed += f", of which a shrink gave back {released} and {pinned} is pinned"
-        lines.append(_wrapped(f"{stayed}."))
+            shares.append(f"a shrink gave back {_mib(verdict['released_by_shrink_bytes'])}")
+            shares.append(f"{_mib(verdict['pinned_bytes'])} is pinned")
+        of_which = f", of which {', '.join(shares[:-1])}{' and ' * (len(shares) > 1)}{shares[-1]}" if shares else ""
+        lines.append(_wrapped(f"{stayed}{of_which}."))
     if verdict.get("explained_ratio") is not None:
         lines.append(f"The caches explain {verdict['explained_ratio']:.0%} of what stayed.")
     if verdict.get("explanation"):

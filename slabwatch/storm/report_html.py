@@ -19,75 +19,20 @@ from string import Template
 from typing import Any
 
 from slabwatch import __version__
+from slabwatch.storm.report_words import CONFIG, LABELS, MEANING, PHASES, STATES
 from slabwatch.storm.verdict import CLASSES
 
 MIB = 1024 * 1024
 MOST_BARS = {False: 24, True: 8}  # unreclaimable and reclaimable; the table below has all
 
-_MEANING = {
-    "released": "When the tasks had gone, the kernel gave the memory back by itself.",
-    "retained": "When the tasks had gone, the memory stayed. A shrink gave most of it back: nothing used it any more, "
-    "the kernel's slab allocator only held on to it.",
-    "pinned": "When the tasks had gone, the memory stayed, and a shrink did not give most of it back: something still "
-    "uses it.",
-    "inconclusive": "The figures can not be trusted, so this storm gives no answer.",
-    "untold": "When the tasks had gone, the memory stayed. No shrink was run: whether something uses it is not known.",
+_BYTES = ("growth_bytes", "retained_bytes", "released_by_pressure_bytes", "released_by_shrink_bytes", "pinned_bytes")
+_PARTS = {
+    "back": "went back by itself",
+    "pressure": "given back by memory pressure",
+    "untold": "stayed (no shrink)",
+    "shrink": "given back by shrink",
+    "pinned": "pinned",
 }
-_STATES = {
-    "baseline": "Before the storm",
-    "created": "Cgroups made, no task yet",
-    "loaded": "Peak of the load",
-    "drained": "All tasks gone",
-    "settled": "After the settle time",
-    "pressured": "After memory pressure",
-    "shrunk": "After a shrink",
-    "removed": "Cgroups removed",
-}
-_PHASES = {
-    "baseline": "The host as it is, to know its noise.",
-    "create": "The cgroups are made.",
-    "load": "Tasks are started in every cgroup.",
-    "hold": "The tasks that are alive stay so.",
-    "drain": "The tasks end.",
-    "settle": "Nothing happens: what does the kernel give back by itself?",
-    "pressure": "Memory is used up on purpose: does the kernel give slabs back for that?",
-    "shrink": "Every cache is told to give back its empty slabs.",
-    "cleanup": "The cgroups are removed.",
-}
-_LABELS = {
-    "total_tasks": "tasks in all",
-    "tasks": "tasks in each cgroup",
-    "kind_text": "that is",
-    "concurrency": "cgroups filled at one time (0: one a CPU, kind shell all)",
-    "live_tasks": "most tasks alive at one time",
-    "ttl_seconds": "time to live",
-    "on_disconnect": "if its client goes away",
-    "release": "kernel release",
-    "allocator": "slab allocator",
-    "page_size": "page size, bytes",
-    "cgroup_mode": "cgroup hierarchy",
-    "kmem_accounting": "kernel memory accounting",
-    "cpus": "CPUs",
-    "peak_live": "alive at the peak",
-    "forks_observed": "forks that the kernel counted, up to the end of settle",
-    "leftover": "left over",
-    "dying_before": "dying before the storm",
-    "dying_after": "dying after it",
-}
-_CONFIG = {
-    "CONFIG_SLUB": "the SLUB allocator",
-    "CONFIG_SLAB": "the older SLAB allocator",
-    "CONFIG_SLUB_CPU_PARTIAL": "each CPU keeps partly filled slabs",
-    "CONFIG_SLUB_DEBUG": "a shrink can be asked for",
-    "CONFIG_SLAB_MERGE_DEFAULT": "caches of like objects share slabs",
-    "CONFIG_MEMCG": "memory cgroups",
-    "CONFIG_MEMCG_V1": "memory cgroups, version 1",
-    "CONFIG_MEMCG_KMEM": "cgroups are charged for kernel memory",
-    "CONFIG_SLUB_MEMCG_SYSFS_ON": "caches of cgroups are listed in sysfs",
-    "CONFIG_CGROUP_PIDS": "cgroups can limit their tasks",
-    "CONFIG_PSI": "pressure figures",
-}
-_BYTES = ("growth_bytes", "retained_bytes", "released_by_shrink_bytes", "pinned_bytes")
 _CURVES = ("sunreclaim_bytes", "slab_bytes", "task_struct_active", "live_tasks")
 _MEMINFO = ("Slab", "SReclaimable", "SUnreclaim")
 _SLABINFO = ("active_objects", "objects", "object_size_bytes", "objects_per_slab", "pages_per_slab", "active_slabs",
@@ -163,9 +108,9 @@ def _head(record: Mapping[str, Any]) -> str:
 
 def _verdict(record: Mapping[str, Any]) -> str:
     word, verdict = _class(record), record.get("verdict") or {}
-    grown, stayed, shrunk, pinned = (verdict.get(name) for name in _BYTES)
+    grown, stayed, pressed, shrunk, pinned = (verdict.get(name) for name in _BYTES)
     known = word if word in CLASSES else "inconclusive"
-    meaning = _MEANING["untold" if word == "retained" and shrunk is None else known]
+    meaning = MEANING["untold" if word == "retained" and shrunk is None else known]
     reason = str(verdict.get("reason") or "")
     share = f": {100 * stayed / grown:.0f} % of the growth" if grown and stayed is not None else ""
     without = "no shrink was run" if stayed is not None else "not measured"
@@ -173,6 +118,7 @@ def _verdict(record: Mapping[str, Any]) -> str:
     figures = [
         ("Growth", _mib(grown), "of unreclaimable slab (SUnreclaim), up to the peak"),
         ("Stayed", _mib(stayed), f"after the settle time{share}"),
+        *([("Given back by pressure", _mib(pressed), "of what stayed")] if pressed is not None else []),
         ("Given back by shrink", _mib(shrunk), "of what stayed" if shrunk is not None else without),
         ("Pinned", _mib(pinned), "of what stayed, still there after the shrink" if pinned is not None else without),
         ("Explained", "unknown" if explained is None else f"{100 * explained:.0f} %", "of what stayed, by the caches"),
@@ -181,7 +127,7 @@ def _verdict(record: Mapping[str, Any]) -> str:
         f'<div><dt>{name}</dt><dd class="number">{number}</dd><dd class="quiet">{note}</dd></div>'
         for name, number, note in figures
     )
-    whole = f"{_bar(verdict, grown)}\n{_key(pinned is not None)}" if grown and stayed is not None else ""
+    whole = f"{_bar(verdict, grown)}\n{_key([verdict])}" if grown and stayed is not None else ""
     sentence = f"<p>{_text(reason[:1].upper() + reason[1:])}.</p>" if reason else ""
     if verdict.get("explanation"):
         sentence += f"\n<p>{_text(str(verdict['explanation']))}</p>"
@@ -201,7 +147,7 @@ def _curves(record: Mapping[str, Any]) -> str:
             max((point[key] for point in within if point[key] is not None), default=None) for key in _CURVES
         )
         cells = (f"{phase['seconds']:,.2f}", _mib_cell(sunreclaim), _mib_cell(slab), _cell(objects), _cell(live))
-        rows.append((str(phase["name"]), _PHASES.get(phase["name"], ""), *cells))
+        rows.append((str(phase["name"]), PHASES.get(phase["name"], ""), *cells))
     titles = ("phase", "what happens", "time|s", "highest SUnreclaim|MiB", "highest Slab|MiB",
               "most task_struct|active objects", "most live tasks|of the storm")  # fmt: skip
     return (
@@ -241,7 +187,8 @@ def _caches(record: Mapping[str, Any]) -> str:
     if not rows:
         return "<section>\n<h2>Caches</h2>\n<p>The storm ended before the caches could be compared.</p>\n</section>"
     widest = max(row["growth_bytes"] for row in rows) or 1
-    parts = ["<section>\n<h2>Caches by growth</h2>", _key(any(row["pinned_bytes"] is not None for row in rows))]
+    pressed = any(row.get("released_by_pressure_bytes") is not None for row in rows)
+    parts = ["<section>\n<h2>Caches by growth</h2>", _key(rows)]
     groups = []
     for reclaimable, title, note in (
         (False, "Unreclaimable", "The verdict is about these."),
@@ -259,37 +206,49 @@ def _caches(record: Mapping[str, Any]) -> str:
         parts.append("</ol>")
         if len(group) > MOST_BARS[reclaimable]:
             parts.append(f'<p class="quiet">{len(group) - MOST_BARS[reclaimable]} smaller ones are in the table.</p>')
-        lines = [(row["cache"], *_cache_cells(row), row["verdict"]) for row in group]
-        columns = {name: [row[name] for row in group] for name in _BYTES}
-        sums = {name: None if None in sizes else sum(sizes) for name, sizes in columns.items()}
-        groups.append((title, [*lines, ("together", *_cache_cells(sums), "")]))
-    titles = ("cache", "growth|MiB", "went back by itself|MiB", "stayed|MiB", "given back by shrink|MiB",
-              "pinned|MiB", "verdict")  # fmt: skip
-    parts.append(f"<h3>The same in figures</h3>\n{_table(titles, groups, words=(6,))}\n</section>")
+        columns = {name: [row.get(name) for row in group] for name in _BYTES}
+        sums = {name: None if None in sizes else sum(map(int, sizes)) for name, sizes in columns.items()}
+        lines = [(row["cache"], *_cache_cells(row, pressed), row["verdict"]) for row in group]
+        groups.append((title, [*lines, ("together", *_cache_cells(sums, pressed), "")]))
+    titles = ["cache", "growth|MiB", "went back by itself|MiB", "stayed|MiB", "given back by shrink|MiB",
+              "pinned|MiB", "verdict"]  # fmt: skip
+    if pressed:
+        titles.insert(4, "given back by pressure|MiB")
+    parts.append(f"<h3>The same in figures</h3>\n{_table(titles, groups, words=(len(titles) - 1,))}\n</section>")
     return "\n".join(parts)
 
 
-def _cache_cells(row: Mapping[str, Any]) -> list[str]:
-    grown, stayed, shrunk, pinned = (row[name] for name in _BYTES)
-    return [_mib_cell(size) for size in (grown, grown - stayed, stayed, shrunk, pinned)]
+def _cache_cells(row: Mapping[str, Any], with_pressure: bool) -> list[str]:
+    grown, stayed, pressed, shrunk, pinned = (row.get(name) for name in _BYTES)
+    sizes = [grown, (grown or 0) - (stayed or 0), stayed, *([pressed] if with_pressure else []), shrunk, pinned]
+    return [_mib_cell(size) for size in sizes]
 
 
-def _key(told: bool) -> str:
-    parts = [("back", "went back by itself")]
-    parts += [("shrink", "given back by shrink"), ("pinned", "pinned")] if told else [("untold", "stayed (no shrink)")]
+def _key(rows: Sequence[Mapping[str, Any]]) -> str:
+    there = {part for row in rows for part, _ in _shares(row)}
     lines = "".join(
         f'<li><svg aria-hidden="true"><rect class="fill-{part}" width="100%" height="100%"/></svg>{name}</li>'
-        for part, name in parts
+        for part, name in _PARTS.items()
+        if part in there
     )
     return f'<ul class="key">{lines}</ul>'
 
 
+def _shares(row: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The parts of a bar, in bytes; together they are the growth."""
+    grown, stayed, pressed, shrunk, pinned = (row.get(name) for name in _BYTES)
+    grown, stayed = grown or 0, stayed or 0
+    parts = [("back", grown - stayed)]
+    if pressed is not None:
+        parts.append(("pressure", pressed))
+    if pinned is None:
+        return [*parts, ("untold", stayed - (pressed or 0))]
+    return [*parts, ("shrink", shrunk or 0), ("pinned", pinned)]
+
+
 def _bar(row: Mapping[str, Any], widest: int) -> str:
-    grown, stayed, shrunk, pinned = (row.get(name) or 0 for name in _BYTES)
-    told = row.get("pinned_bytes") is not None
-    sizes = [("back", grown - stayed), *([("shrink", shrunk), ("pinned", pinned)] if told else [("untold", stayed)])]
     rects, at = "", 0.0
-    for part, size in sizes:
+    for part, size in _shares(row):
         width = 100 * size / widest
         if size > 0:
             rects += f'<rect class="fill-{part}" x="{at:.3f}%" width="{width:.3f}%" height="100%"/>'
@@ -300,14 +259,14 @@ def _bar(row: Mapping[str, Any], widest: int) -> str:
 def _states(record: Mapping[str, Any]) -> str:
     snapshots = record["snapshots"]
     rows = []
-    for name in [*(name for name in _STATES if name in snapshots), *(snapshots.keys() - _STATES.keys())]:
+    for name in [*(name for name in STATES if name in snapshots), *(snapshots.keys() - STATES.keys())]:
         taken = snapshots[name]
         meminfo = taken["meminfo"] or {}
         task = next((row for row in taken["caches"] or () if row["cache"] == "task_struct"), dict[str, Any]())
         cells = [_cell(meminfo[key] // 1024 if key in meminfo else None) for key in _MEMINFO]
         cells += [_cell(task.get(key)) for key in _SLABINFO]
         cells += [_cell(taken.get(key)) for key in ("processes", "cgroups_dying")]
-        rows.append((_STATES.get(name, name), *cells))
+        rows.append((STATES.get(name, name), *cells))
     titles = ("state", *(f"{key}|kB" for key in _MEMINFO), "task_struct active|objects", "all|objects",
               "object size|bytes", "in a slab|objects", "a slab|pages", "active|slabs", "all|slabs",
               "running|processes", "dying|cgroups")  # fmt: skip
@@ -322,10 +281,17 @@ def _settings(record: Mapping[str, Any]) -> str:
     # What explains another line comes next to it.
     plan = {key: record["plan"][key] for key in _PLAN_FIRST if key in record["plan"]} | record["plan"]
     host = {key: value for key, value in record["host"].items() if key != "kernel_config"}
-    cgroups = {key: value for key, value in record["cgroups"].items() if key != "left"}
+    cgroups = {key: value for key, value in record["cgroups"].items() if key not in ("left", "charges")}
+    tables = [("Plan", plan), ("Tasks", record["tasks"]), ("Cgroups", cgroups)]
+    tables.append(("Kernel memory charged to them at the peak", record["cgroups"].get("charges") or {}))
+    limits = {key: "none" if value is None else value for key, value in (record.get("limits") or {}).items()}
+    tables.append(("Limits, set in the kernel", limits))
+    tables += [(f"Memory pressure: {step['where']}", step) for step in record.get("pressure") or ()]
+    tables.append(("Host", host))
     parts = [
         _pairs(title, [(_label(key), _value(key, value)) for key, value in values.items()])
-        for title, values in (("Plan", plan), ("Tasks", record["tasks"]), ("Cgroups", cgroups), ("Host", host))
+        for title, values in tables
+        if values
     ]
     options = record["host"].get("kernel_config") or {}
     if options:
@@ -335,15 +301,15 @@ def _settings(record: Mapping[str, Any]) -> str:
 
 def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> str:
     rows = "\n".join(f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>' for name, value in pairs)
-    return f'<div><h3>{title}</h3>\n<table class="pairs">\n{rows}\n</table></div>'
+    return f'<div><h3>{_text(title)}</h3>\n<table class="pairs">\n{rows}\n</table></div>'
 
 
 def _option(key: str) -> str:
-    return key.removeprefix("CONFIG_") + (f" ({_CONFIG[key]})" if key in _CONFIG else "")
+    return key.removeprefix("CONFIG_") + (f" ({CONFIG[key]})" if key in CONFIG else "")
 
 
 def _label(key: str) -> str:
-    return _LABELS.get(key) or key.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
+    return LABELS.get(key) or key.removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
 
 
 def _value(key: str, value: Any) -> str:

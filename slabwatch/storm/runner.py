@@ -17,16 +17,19 @@ from typing import Any, Protocol
 from slabwatch.errors import SlabwatchError, StormAborted
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.shrink import ShrinkResult
-from slabwatch.storm import lifecycle, record
+from slabwatch.kernel.vmstat import reclaim_counts
+from slabwatch.storm import lifecycle
 from slabwatch.storm.charges import read_charges
 from slabwatch.storm.engine import DRAIN_SECONDS, REMOVE_SECONDS, Setup
 from slabwatch.storm.engine_process import EngineProcess
 from slabwatch.storm.events import EventLog
 from slabwatch.storm.explain import explain
-from slabwatch.storm.guard import Guard, Vitals, read_oom_kills, read_stalled_percent
+from slabwatch.storm.guard import Guard, Pulse
+from slabwatch.storm.measured import Measured
 from slabwatch.storm.plan import Plan
-from slabwatch.storm.preflight import Forecast, workers_of
-from slabwatch.storm.verdict import Evidence, Host, is_reclaimable, judge, judge_caches
+from slabwatch.storm.preflight import Forecast, pids_limit, workers_of
+from slabwatch.storm.record import FORMAT
+from slabwatch.storm.verdict import Host, judge, judge_caches
 from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import Sample
 
@@ -36,6 +39,9 @@ DYING_SECONDS = 8.0
 # The engine's own deadline is later than the daemon's, which comes first unless the daemon hangs.
 _ENGINE_GRACE_SECONDS = 30.0
 _LIMIT_SLACK_BYTES = 256 * 1024 * 1024
+
+# What the kernel looked through for memory, from /proc/vmstat.
+RECLAIM = ("pages_scanned", "slab_objects_scanned")
 
 log = logging.getLogger(__name__)
 
@@ -75,18 +81,15 @@ class StormRun:
         self.counts: dict[str, int] = {}
         self._forecast = forecast
         self._around = around
-        self._started = time.monotonic()
+        self._measured = Measured()
         self._stop = asyncio.Event()
         self._stop_outcome = ("completed", "")
         self._engine: EngineProcess | None = None
         self._created = 0
         self._removed = 0
+        self._limits: dict[str, int | None] = {}
         self._phases: list[dict[str, Any]] = []
-        self._snapshots: dict[str, dict[str, Any]] = {}
-        self._series: list[dict[str, Any]] = []
-        self._baseline: list[tuple[Sample, Derived]] = []
         self._charges: dict[str, Any] | None = None
-        self._loaded: tuple[Sample, Derived] | None = None
 
     def request_stop(self, reason: str, outcome: str = "stopped") -> None:
         """Have it end early; the first request's reason stands."""
@@ -109,7 +112,7 @@ class StormRun:
                 f"its time to live, {self.plan.ttl_seconds:g} s, was over in phase {self.phase}",
             )
         except StormAborted as error:
-            outcome, reason = self._stop_outcome if self._stop.is_set() else ("failed", str(error))
+            outcome, reason = self._stop_outcome if self._stop.is_set() else (self._engine_outcome(), str(error))
         except SlabwatchError as error:
             outcome, reason = "failed", str(error)
         finally:
@@ -126,8 +129,7 @@ class StormRun:
         plan = self.plan
         async with self._phase("baseline"):
             await self._pause(plan.baseline_seconds)
-            self._baseline.append(await self._around.measure())
-            self._snapshots["baseline"] = record.snapshot(*self._baseline[-1])
+            await self._snapshot("baseline")
         async with self._phase("create"):
             self._engine = await EngineProcess.start(self._setup())
             await self._unless_stopped(self._engine.order("create", until="created"))
@@ -135,12 +137,11 @@ class StormRun:
         async with self._phase("load"):
             await self._unless_stopped(self._engine.order("load", until="loaded"))
         async with self._phase("hold"):
-            self._note_peak(await self._around.measure())
+            self._measured.note_peak(await self._around.measure())
             if self._charges is None:
                 self._charges = await asyncio.to_thread(self._read_charges)
             await self._pause(plan.hold_seconds)
-            assert self._loaded is not None
-            self._snapshots["loaded"] = record.snapshot(*self._loaded)
+            self._measured.snapshot_peak()
         async with self._phase("drain"):
             await self._unless_stopped(self._engine.order("drain", until="drained"))
             if plan.removal == "first":
@@ -149,6 +150,12 @@ class StormRun:
         async with self._phase("settle"):
             await self._pause(plan.settle_seconds)
             await self._snapshot("settled")
+        if plan.pressure:
+            async with self._phase("pressure"):
+                for where in ("storm", "host") if plan.pressure_host else ("storm",):
+                    await self._press(where)
+                await self._pause(SAMPLE_SECONDS)  # the kernel gives back in the background too
+                await self._snapshot("pressured")
         if plan.shrink:
             async with self._phase("shrink"):
                 await self._around.shrink()
@@ -160,14 +167,31 @@ class StormRun:
             await self._snapshot("removed")
             await self._wait_for_dying()
 
+    async def _press(self, where: str) -> None:
+        """Have memory used up, and note what the kernel looked through for it."""
+        assert self._engine is not None
+        before = await asyncio.to_thread(self._reclaim_counts)
+        await self._unless_stopped(self._engine.order(f"press_{where}", until=f"pressed_{where}"))
+        after = await asyncio.to_thread(self._reclaim_counts)
+        seen = {name: after[name] - before[name] if name in before and name in after else None for name in RECLAIM}
+        self._measured.pressure.append({**self._engine.pressed[where], **seen})
+
+    def _reclaim_counts(self) -> dict[str, int]:
+        """Blocking."""
+        try:
+            return reclaim_counts(self._around.root.read_vmstat())
+        except SlabwatchError:
+            return {}
+
     async def _wait_for_dying(self) -> None:
         """The kernel takes removed cgroups down in the background: what is still dying after this time is held.
 
         All has been done and measured before: neither a stop nor the time to live makes another storm of it.
         """
-        before = self._snapshots["baseline"]["cgroups_dying"]
-        until = min(time.monotonic() + DYING_SECONDS, self._started + self.plan.ttl_seconds - SAMPLE_SECONDS)
-        while (after := self._snapshots["removed"]["cgroups_dying"]) is not None and after > (before or 0):
+        snapshots = self._measured.snapshots
+        before = snapshots["baseline"]["cgroups_dying"]
+        until = min(time.monotonic() + DYING_SECONDS, self._measured.started + self.plan.ttl_seconds - SAMPLE_SECONDS)
+        while (after := snapshots["removed"]["cgroups_dying"]) is not None and after > (before or 0):
             if time.monotonic() > until or self._stop.is_set():
                 return
             with contextlib.suppress(StormAborted):
@@ -190,7 +214,9 @@ class StormRun:
             at_once=plan.live_tasks,
             shell=f"/bin/{plan.shell}",
             limit_bytes=2 * forecast.memory_bytes + _LIMIT_SLACK_BYTES,
-            limit_pids=2 * plan.live_tasks + 256,
+            limit_pids=pids_limit(plan),
+            pids_parent=forecast.pids_parent,
+            pressure_floor_bytes=forecast.pressure_floor_bytes,
             removal=plan.removal,
             cgroups_per_second=plan.cgroups_per_second,
             ttl_seconds=plan.ttl_seconds + _ENGINE_GRACE_SECONDS,
@@ -200,14 +226,17 @@ class StormRun:
         """After any end. The engine removes everything when its stdin closes; what it can not, is tried once more."""
         if self._engine is not None:
             await self._engine.end(DRAIN_SECONDS + REMOVE_SECONDS)
-            self._removed, self.left = self._engine.removed, self._engine.left
-        root = lifecycle.storm_root(self._forecast.parent, self.id)
-        swept = await asyncio.to_thread(lifecycle.remove_root, root, deadline_seconds=5.0)
-        # The root itself is not one of the storm's cgroups.
-        self._removed = max(0, self._removed + swept.removed - (0 if swept.left else 1))
-        self.left = swept.left
+            self._removed = self._engine.removed
+        for parent in filter(None, dict.fromkeys((self._forecast.parent, self._forecast.pids_parent))):
+            root = lifecycle.storm_root(parent, self.id)
+            swept = await asyncio.to_thread(lifecycle.remove_root, root, deadline_seconds=5.0)
+            self.left |= swept.left
+            if parent == self._forecast.parent:
+                # The root itself is not one of the storm's cgroups.
+                self._removed = max(0, self._removed + swept.removed - (0 if swept.left else 1))
         if self._engine is not None:
-            self._created = self._engine.created
+            self._created, self._limits = self._engine.created, self._engine.limits
+            self._removed = min(self._removed, self._created)  # nor is that of the pressure
             self.counts = dict(self._engine.counts)  # the last second's tasks count too
         if self.plan.removal == "each":  # the workers made them, and removed all but what is left
             self._created = self.counts.get("cgroups", 0)
@@ -219,7 +248,7 @@ class StormRun:
             raise StormAborted(self._stop_outcome[1])
         self.phase = name
         started_at, started = time.time(), time.monotonic()
-        self.events.add("phase", t=self._elapsed(), phase=name)
+        self.events.add("phase", t=self._measured.elapsed(), phase=name)
         self._around.on_progress(self)
         try:
             yield
@@ -236,51 +265,49 @@ class StormRun:
     async def _watch(self) -> None:
         """Sample about once a second, for the curve, the followers and the guard."""
         around = self._around
-        oom_kills = await asyncio.to_thread(read_oom_kills, around.root)
-        guard = Guard(around.min_available_bytes, self.plan.total_tasks, oom_kills)
+        hierarchy = self._forecast.hierarchy
+        assert hierarchy is not None
+        storm_root = lifecycle.storm_root(self._forecast.parent, self.id)
+        pulse = await asyncio.to_thread(
+            Pulse, around.root, storm_root, hierarchy.version, kept=self.plan.removal == "last"
+        )
+        guard = Guard(around.min_available_bytes, self.plan.total_tasks, pulse.oom_kills)
+        due = time.monotonic()
         while True:
-            asked = time.monotonic()
-            sample, derived = await around.measure()
-            lag = time.monotonic() - asked
+            taken = await around.measure()
+            # Late is also a daemon that was kept from asking: meanwhile nobody guarded the host.
+            lag = time.monotonic() - due
             if self._engine is not None:
                 self.counts = dict(self._engine.counts)
             phase = self.phase or "baseline"
-            if phase == "baseline":
-                self._baseline.append((sample, derived))
-            if phase in ("load", "hold"):
-                self._note_peak((sample, derived))
             if phase == "load" and self.plan.kind == "shell" and self._charges is None and self._all_alive():
                 # These tasks end by themselves: in the hold phase none of them is left to be charged.
                 self._charges = await asyncio.to_thread(self._read_charges)
-            point = record.series_point(sample, derived, self._started, phase, self.counts.get("live", 0))
-            self._series.append(point)
             self.events.add(
                 "progress",
-                **point,
+                **self._measured.note(taken, phase, self.counts.get("live", 0)),
                 cgroups=self._engine.created if self._engine else 0,
                 tasks_requested=self.plan.total_tasks,
                 tasks_started=self.counts.get("started", 0),
                 tasks_failed=self.counts.get("failed", 0),
+                pressure_bytes=self._engine.pressing_bytes if self._engine else 0,
             )
             around.on_progress(self)
-            if reason := guard.reason(await asyncio.to_thread(self._vitals, sample, lag)):
+            failed, pressed = self.counts.get("failed", 0), self._measured.pressure_oom_kills()
+            if reason := guard.reason(await asyncio.to_thread(pulse.feel, taken[0], lag, failed, pressed)):
                 self.request_stop(reason, "aborted")
             if self._engine is not None and self._engine.failure and phase != "cleanup":
-                self.request_stop(self._engine.failure, "failed")  # or a long hold would go on with nothing to hold
+                # Or a long hold would go on with nothing to hold.
+                self.request_stop(self._engine.failure, self._engine_outcome())
+            due = time.monotonic() + SAMPLE_SECONDS
             await asyncio.sleep(SAMPLE_SECONDS)
+
+    def _engine_outcome(self) -> str:
+        """Of an engine that can not go on: to run into its own limit is what the limit is for."""
+        return "aborted" if self._engine is not None and self._engine.by_limit else "failed"
 
     def _all_alive(self) -> bool:
         return self.counts.get("live", 0) >= 0.9 * self.plan.live_tasks
-
-    def _vitals(self, sample: Sample, lag_seconds: float) -> Vitals:
-        """Blocking: two small files of /proc."""
-        return Vitals(
-            available_bytes=sample.meminfo.get("MemAvailable") if sample.meminfo else None,
-            oom_kills=read_oom_kills(self._around.root),
-            stalled_percent=read_stalled_percent(self._around.root),
-            tasks_failed=self.counts.get("failed", 0),
-            lag_seconds=lag_seconds,
-        )
 
     def _read_charges(self) -> dict[str, Any]:
         hierarchy = self._forecast.hierarchy
@@ -288,13 +315,8 @@ class StormRun:
         root = lifecycle.storm_root(self._forecast.parent, self.id)
         return read_charges(self._around.root, root, hierarchy.version)
 
-    def _note_peak(self, taken: tuple[Sample, Derived]) -> None:
-        """``loaded`` is the sample with the most slab memory while the load was on."""
-        if self._loaded is None or _slab(taken[0]) > _slab(self._loaded[0]):
-            self._loaded = taken
-
     async def _snapshot(self, name: str) -> None:
-        self._snapshots[name] = record.snapshot(*await self._around.measure())
+        self._measured.snapshot(name, await self._around.measure())
 
     async def _pause(self, seconds: float) -> None:
         await self._unless_stopped(asyncio.sleep(seconds))
@@ -313,28 +335,24 @@ class StormRun:
             working.cancel()
             await asyncio.gather(stopping, working, return_exceptions=True)
 
-    def _elapsed(self) -> float:
-        return round(time.monotonic() - self._started, 2)
-
     def _make_record(self, outcome: str, reason: str) -> dict[str, Any]:
         counts = self._engine.counts if self._engine else dict.fromkeys(("started", "failed", "peak"), 0)
-        snapshots = self._snapshots
-        forks = _difference(snapshots, "settled", "baseline", "forks")
+        measured, snapshots = self._measured, self._measured.snapshots
         caches: list[dict[str, Any]] = []
         verdict: dict[str, Any] | None = {"class": "inconclusive", "reason": f"the storm was {outcome}: {reason}"}
-        if "settled" in snapshots and "loaded" in snapshots:
-            evidence = self._evidence(outcome, counts["started"], forks)
+        evidence = measured.evidence(self.plan, outcome, counts["started"], self._around.reclaimable)
+        if evidence is not None:
             host = Host(cpus=self._around.host["cpus"], page_size=self._around.host["page_size"])
             caches, verdict = judge_caches(evidence, host), judge(evidence, host)
-            verdict["explanation"] = explain(verdict["class"], self._around.host, self.plan.as_dict())
+            verdict["explanation"] = explain(verdict, self._around.host, self.plan.as_dict(), measured.pressure)
         return {
-            "format": record.FORMAT,
+            "format": FORMAT,
             "id": self.id,
             "outcome": outcome,
             "reason": reason,
             "requested_by": self.requested_by,
             "started_at": self.started_at,
-            "seconds": self._elapsed(),
+            "seconds": measured.elapsed(),
             "plan": self.plan.as_dict(),
             "host": dict(self._around.host),
             "tasks": {
@@ -342,7 +360,7 @@ class StormRun:
                 "started": counts["started"],
                 "failed": counts["failed"],
                 "peak_live": counts["peak"],
-                "forks_observed": forks,
+                "forks_observed": measured.difference("settled", "baseline", "forks"),
             },
             "cgroups": {
                 "requested": self.plan.cgroups,
@@ -354,37 +372,11 @@ class StormRun:
                 "dying_before": snapshots.get("baseline", {}).get("cgroups_dying"),
                 "dying_after": snapshots.get("removed", {}).get("cgroups_dying"),
             },
+            "limits": self._limits,
+            "pressure": measured.pressure,
             "phases": self._phases,
             "snapshots": snapshots,
-            "series": self._series,
+            "series": measured.series,
             "caches": caches,
             "verdict": verdict,
         }
-
-    def _evidence(self, outcome: str, started: int, forks: int | None) -> Evidence:
-        snapshots = self._snapshots
-        noise, noise_sunreclaim = record.noise(self._baseline)
-        told = self._around.reclaimable
-        names = {row["cache"] for row in snapshots["settled"]["caches"] or ()}
-        return Evidence(
-            start=record.state(snapshots.get("created", snapshots["baseline"])),
-            loaded=record.state(snapshots["loaded"]),
-            settled=record.state(snapshots["settled"]),
-            shrunk=record.state(snapshots["shrunk"]) if "shrunk" in snapshots else None,
-            noise_bytes=noise,
-            noise_sunreclaim_bytes=noise_sunreclaim,
-            reclaimable=frozenset(name for name in names if is_reclaimable(name, told)),
-            tasks_requested=self.plan.total_tasks,
-            tasks_started=started,
-            forks_observed=forks,
-            outcome=outcome,
-        )
-
-
-def _slab(sample: Sample) -> int:
-    return (sample.meminfo.get("Slab") if sample.meminfo else None) or 0
-
-
-def _difference(snapshots: Mapping[str, Any], later: str, earlier: str, key: str) -> int | None:
-    after, before = snapshots.get(later, {}).get(key), snapshots.get(earlier, {}).get(key)
-    return after - before if after is not None and before is not None else None

@@ -19,6 +19,8 @@ from typing import Protocol
 
 CLONE_VM = 0x100  # linux/sched.h
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 _IOFBF = 0
 _STACK_BYTES = 16 * 1024  # of which a blocked read touches one page
 _BLOCK_STACKS = 256
@@ -151,6 +153,11 @@ def start_script(shell: str, script: str, progress_fd: int) -> int:
         os.execve(shell, [shell, "-c", script], os.environ)
     finally:
         os._exit(127)
+
+
+def keep_capabilities_from_programs() -> None:
+    """Let programs that this process starts have none of its ambient capabilities, which a service may have."""
+    ctypes.CDLL(None).prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
 
 
 def die_with_parent(parent: int) -> None:

@@ -42,6 +42,7 @@ class Work:
     at_once: int  # kind shell: cgroups at one time
     shell: str
     removal: str = "last"
+    pids: str = ""  # v1: the cgroup of the pids controller that it enters, and its tasks with it
     pin: int = -1  # removal first: the descriptor of a memfd that gets a page for each cgroup
     first_page: int = 0  # of the pages that are this worker's in it
     seconds_each: float = 0.0  # time from one cgroup to the next; 0: none
@@ -79,6 +80,8 @@ class Worker:
     def run(self) -> None:
         """Load, wait for the order to drain, drain."""
         gc.disable()  # nothing here makes cycles; a collection would only touch pages
+        if self.work.pids:
+            lifecycle.enter(self.work.pids)
         if self.work.kind == "shell":
             self._load_scripts()
         else:

@@ -17,8 +17,8 @@ from slabwatch.host.hierarchy import MemoryHierarchy, find_memory_hierarchy
 from slabwatch.host.memory_cgroups import MemoryCgroups
 from slabwatch.host.root import KernelRoot
 from slabwatch.host.slab_sysfs import SlabSysfs
-from slabwatch.kernel.meminfo import MemInfo
-from slabwatch.kernel.slabinfo import SlabInfo
+from slabwatch.kernel.meminfo import MemInfo, MeminfoReader
+from slabwatch.kernel.slabinfo import SlabInfo, SlabinfoReader
 from slabwatch.watch.cgroup_table import as_table
 from slabwatch.watch.sample import CgroupReadings, CgroupSlabs, CollectorRun, ProcessCounts, Sample
 from slabwatch.watch.select import Largest, pattern_filter
@@ -38,6 +38,8 @@ class Collectors:
         self._memory_cgroups: MemoryCgroups | None = None
         self._largest_cgroups = Largest(config.cgroups.max_count)
         self._cgroup_slabs: tuple[CgroupSlabs, ...] | None = None
+        self._slabinfo_reader = SlabinfoReader()
+        self._meminfo_reader = MeminfoReader()
         self._slabinfo: SlabInfo | None = None
         self._slabinfo_run: CollectorRun | None = None
         self._slabinfo_due = 0.0
@@ -131,12 +133,12 @@ class Collectors:
         log.warning("collector_failed", extra={"fields": fields})
 
     def _read_slabinfo(self, skipped: Skipped) -> SlabInfo:
-        slabinfo = self._root.read_slabinfo()
+        slabinfo = self._root.read_slabinfo(self._slabinfo_reader.parse)
         self._bad_lines("slabinfo", slabinfo.skipped, skipped)
         return slabinfo
 
     def _read_meminfo(self, skipped: Skipped) -> MemInfo:
-        meminfo = self._root.read_meminfo()
+        meminfo = self._root.read_meminfo(self._meminfo_reader.parse)
         self._bad_lines("meminfo", meminfo.skipped, skipped)
         return meminfo
 

@@ -43,11 +43,13 @@ class Sampler:
         self._changed = asyncio.Event()
         self._single_flight = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sampler")
+        self._due: float | None = None  # the next point of the grid
+        self._since: float | None = None  # the begin of the poll under way
 
     async def run(self) -> None:
         """Poll until cancelled."""
         loop = asyncio.get_running_loop()
-        due = loop.time()
+        self._due = due = loop.time()
         try:
             while True:
                 await self._poll()
@@ -57,15 +59,20 @@ class Sampler:
                 if missed:
                     self.overruns += missed
                     log.warning("poll_overrun", extra={"fields": {"late_seconds": round(late, 3), "missed": missed}})
-                due += interval * (missed + 1)
+                self._due = due = due + interval * (missed + 1)
                 if await self._changed_before(due):
-                    due = loop.time()  # another interval holds from now on
+                    self._due = due = loop.time()  # another interval holds from now on
         finally:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def measure(self) -> tuple[Sample, Derived]:
         """A fresh sample, published like any other."""
         return await self._poll(fresh=True)
+
+    def behind_seconds(self) -> float:
+        """How long the poll under way takes already, or the next one is overdue: what a watchdog wants to know."""
+        begin = self._due if self._since is None else self._since
+        return 0.0 if begin is None else max(0.0, asyncio.get_running_loop().time() - begin)
 
     async def replace_collect(self, collect: Collect, interval_seconds: float) -> None:
         """From the next poll on, read by these collectors and at this interval. A poll under way is waited for."""
@@ -75,10 +82,13 @@ class Sampler:
         self._changed.set()
 
     async def _poll(self, *, fresh: bool = False) -> tuple[Sample, Derived]:
+        loop = asyncio.get_running_loop()
         async with self._single_flight:
-            sample = await asyncio.get_running_loop().run_in_executor(
-                self._thread, functools.partial(self._collect, fresh=fresh)
-            )
+            self._since = loop.time()
+            try:
+                sample = await loop.run_in_executor(self._thread, functools.partial(self._collect, fresh=fresh))
+            finally:
+                self._since = None
             derived = derive(sample)
             self.polls += 1
             self.latest, self.derived = sample, derived

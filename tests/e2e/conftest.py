@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.daemon import Daemon, open_directory
-from tests.live.kernel import need_kernel, own_directory
+from tests.live.kernel import need_kernel, own_directory, own_pids_directory
 
 _numbers = itertools.count()
 
@@ -25,7 +25,8 @@ def daemons(mounted: tuple[Path, int]) -> Iterator[Callable[..., Daemon]]:
         def make(*, storms: bool = True, **sections: Mapping[str, object]) -> Daemon:
             directory = stack.enter_context(open_directory())
             parent = stack.enter_context(own_directory(*mounted, f"e2e{next(_numbers)}")) if storms else None
-            made.append(Daemon(directory, parent, sections))
+            pids_parent = stack.enter_context(own_pids_directory(parent)) if parent else None
+            made.append(Daemon(directory, parent, sections, pids_parent))
             return made[-1]
 
         try:

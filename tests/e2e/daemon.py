@@ -28,9 +28,16 @@ Sections = Mapping[str, Mapping[str, object]]
 class Daemon:
     """``slabwatch`` as a child process. Nothing that it leaves behind escapes ``close``."""
 
-    def __init__(self, directory: Path, parent: Path | None, sections: Sections | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        parent: Path | None,
+        sections: Sections | None = None,
+        pids_parent: Path | None = None,
+    ) -> None:
         self.directory = directory
         self.parent = parent
+        self.pids_parent = pids_parent  # cgroup v1
         self.config = directory / "slabwatch.toml"
         self.socket = directory / "run" / "control.sock"
         self.state = directory / "state"
@@ -232,9 +239,20 @@ class Daemon:
         """No cgroup, and no process with the mark of one of its storms."""
         for storm_id in self.storm_ids():
             wait_for_no_task(storm_id, seconds)
-        if self.parent is not None:
-            parent = self.parent
-            wait_until(lambda: not cgroups_below(parent), seconds, f"no cgroup is left: {cgroups_below(parent)[:3]}")
+        wait_until(lambda: not self.cgroups(), seconds, f"no cgroup is left: {self.cgroups()[:3]}")
+
+    def cgroups(self) -> list[Path]:
+        """All cgroups of its storms, in each hierarchy."""
+        return [path for parent in (self.parent, self.pids_parent) if parent for path in cgroups_below(parent)]
+
+    def root(self, storm_id: str) -> Path:
+        """A storm's root in the memory hierarchy."""
+        assert self.parent is not None
+        return self.parent / f"slabwatch-storm-{storm_id}"
+
+    def pids_root(self, storm_id: str) -> Path:
+        """The cgroup whose pids.max holds for a storm."""
+        return self.pids_parent / f"slabwatch-storm-{storm_id}" if self.pids_parent else self.root(storm_id)
 
     def assert_no_defect(self) -> None:
         """Its log holds events, or messages before it serves: no traceback, and nothing that asyncio found amiss."""
@@ -252,7 +270,7 @@ class Daemon:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         until = time.monotonic() + 10
-        while self.parent is not None and (left := cgroups_below(self.parent)) and time.monotonic() < until:
+        while (left := self.cgroups()) and time.monotonic() < until:
             for path in reversed(left):
                 with suppress(OSError):
                     path.rmdir()

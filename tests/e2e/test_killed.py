@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -11,7 +12,7 @@ from functools import partial
 import pytest
 
 from tests.e2e.conftest import side_by_side
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import BIN, Daemon
 from tests.live.kernel import cgroups_below, marked, wait_for_no_task, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -41,9 +42,8 @@ def reach(daemon: Daemon, moment: str) -> str:
 
 
 def next_start_cleans_up(daemon: Daemon) -> None:
-    parent = daemon.start().parent
-    assert parent is not None
-    wait_until(lambda: not cgroups_below(parent), 5, f"no cgroup is left: {cgroups_below(parent)[:3]}")
+    daemon.start()
+    wait_until(lambda: not daemon.cgroups(), 5, f"no cgroup is left: {daemon.cgroups()[:3]}")
 
 
 def kill(daemon: Daemon, moment: str) -> None:
@@ -74,7 +74,24 @@ def kill_with_engine(daemon: Daemon) -> None:
     next_start_cleans_up(daemon)
     wait_until(lambda: daemon.events("storm_leftovers_removed"), 5, "it says what it has removed")
     (said,) = daemon.events("storm_leftovers_removed")
-    assert (said["removed"], said["left"]) == (11, {})
+    assert (said["removed"], said["left"]) == (12 if daemon.pids_parent else 11, {})
+
+
+def clean_up_without_a_daemon(daemon: Daemon) -> None:
+    """As a service manager has it done after a death without goodbye."""
+    storm_id = reach(daemon, "hold")
+    daemon.signal(signal.SIGSTOP)
+    os.kill(daemon.engine(), signal.SIGKILL)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    wait_for_no_task(storm_id, 5)
+    parent = daemon.parent
+    assert parent is not None
+    command = [str(BIN / "slabwatch"), "--clean-up", "--config", str(daemon.config)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("11 cgroups removed, 0 tasks killed, 0 cgroups left\n")
+    assert cgroups_below(parent) == []
 
 
 def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
@@ -85,15 +102,14 @@ def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
     daemon.signal(signal.SIGKILL)
     daemon.wait()
     wait_for_no_task(storm_id, 5)
-    parent = daemon.parent
-    assert parent is not None
-    wait_until(lambda: not cgroups_below(parent), 5, "the engine has removed its cgroups")
+    wait_until(lambda: not daemon.cgroups(), 5, "the engine has removed its cgroups")
     next_start_cleans_up(daemon)
 
 
 STORIES: Mapping[str, Callable[[Daemon], None]] = {
     **{moment: partial(kill, moment=moment) for moment in MOMENTS},
     "engine killed": kill_with_engine,
+    "no next daemon": clean_up_without_a_daemon,
     "engine terminated": partial(tell_the_engine_to_end, number=signal.SIGTERM),
     "engine hung up": partial(tell_the_engine_to_end, number=signal.SIGHUP),
 }

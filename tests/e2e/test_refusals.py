@@ -41,6 +41,29 @@ def test_a_second_storm_is_refused_and_the_first_one_named(daemon: Daemon) -> No
     assert daemon.record(storm_id)["outcome"] == "stopped"
 
 
+def test_a_storm_waits_for_nobody_in_silence(daemon: Daemon, make_daemon: MakeDaemon) -> None:
+    """A daemon that finds another one's storm gives its engine time to end, and says so to who wants to begin one."""
+    assert daemon.parent is not None
+    storm_id = daemon.begin_storm(cgroups=3, tasks=3, hold_seconds=60)
+    daemon.wait_for_phase(storm_id, "hold")
+    second = make_daemon(storms=False, storm={"enabled": True, "parent": f"/{daemon.parent.name}"}).start()
+    done = second.ctl("storm", "--cgroups", "2", "--tasks", "2", seconds=10)
+    assert done.returncode == 2
+    root = str(daemon.root(storm_id))
+    assert f"first sees to what is there of earlier storms ({root}" in done.stderr
+    assert "try again in 20 s at most" in done.stderr
+    status, problem = second.ask("POST", "/v1/storms", {})
+    assert (status, problem["code"], problem["retry_seconds"]) == (409, "recovering", 20.0)
+    assert root in second.ask("GET", "/v1/status")[1]["storm"]["recovering"]
+    assert "no storm can begin yet" in second.ctl("status").stdout
+    assert root in second.events("storm_leftovers_found")[0]["paths"]
+    # Once that storm has ended, one can begin.
+    daemon.ask("POST", f"/v1/storms/{storm_id}/stop", {})
+    wait_until(lambda: not second.ask("GET", "/v1/status")[1]["storm"]["recovering"], 10, "it is done")
+    second_id = second.begin_storm(cgroups=2, tasks=2, hold_seconds=0, settle_seconds=0)
+    assert second.record(second_id)["outcome"] == "completed"
+
+
 @pytest.mark.parametrize(
     ("wishes", "said"),
     [

@@ -225,11 +225,11 @@ def a_detached_storm_needs_no_client(daemon: Daemon) -> None:
 def a_storm_beyond_its_time_is_aborted(daemon: Daemon) -> None:
     daemon.start()
     # Scripts that would take 30 s; its time must be above what is planned (the baseline, 3 s).
-    done = daemon.ctl("--json", "storm", "--kind", "shell", "--cgroups", "5", "--tasks", "30", *QUICK, "--ttl", "4")
+    done = daemon.ctl("--json", "storm", "--kind", "shell", "--cgroups", "5", "--tasks", "30", *QUICK, "--ttl", "9")
     assert done.returncode == 7, done.stderr
     record = lines_of(done.stdout)[-1]
     assert record["outcome"] == "aborted"
-    assert "time to live, 4 s" in record["reason"]
+    assert "time to live, 9 s" in record["reason"]
     assert "load" in record["reason"]
     assert record["verdict"]["class"] == "inconclusive"
     assert record["cgroups"]["leftover"] == 0
@@ -357,6 +357,63 @@ def what_is_not_the_storm_s_stays_and_is_named(daemon: Daemon) -> None:
     root.rmdir()
 
 
+def what_a_completed_storm_leaves_is_no_plain_success(daemon: Daemon) -> None:
+    """Somebody has made a cgroup inside, and stays for a minute: the engine tries for half of it, and gives up."""
+    daemon.start()
+    with client(daemon, "storm", "--cgroups", "3", "--tasks", "3", "--hold", "2", "--settle", "0") as process:
+        storm_id = running(daemon, "hold")
+        root = daemon.root(storm_id)
+        (root / "x-foreign").mkdir()
+        output, said = process.communicate(timeout=90)
+    record = lines_of(output)[-1]
+    assert process.returncode == 7
+    assert (record["outcome"], record["reason"]) == ("completed", "")
+    assert record["verdict"]["class"] in VERDICTS
+    assert record["cgroups"]["leftover"] == 1
+    assert "x-foreign" in record["cgroups"]["left"][str(root)]
+    assert f"The storm has left 1 cgroup behind: {root}" in said
+    assert daemon.metric("slabwatch_storm_leftover_cgroups") == 1
+    # The next one is a plain success, and takes the old one's root away now that it can.
+    (root / "x-foreign").rmdir()
+    done = daemon.ctl("--json", "storm", *QUICK, "--cgroups", "2", "--tasks", "2", "--no-shrink")
+    assert lines_of(done.stdout)[-1]["cgroups"]["leftover"] == 0
+    assert done.returncode in (0, 7)
+    assert "behind" not in done.stderr
+    assert not root.exists()
+    assert daemon.metric("slabwatch_storm_leftover_cgroups") == 0
+
+
+def what_stays_of_an_earlier_storm_stays_counted(daemon: Daemon) -> None:
+    daemon.start()
+    storm_id = daemon.begin_storm(cgroups=3, tasks=3, hold_seconds=60)
+    daemon.wait_for_phase(storm_id, "hold")
+    root = daemon.root(storm_id)
+    (root / "x-foreign").mkdir()
+    os.kill(daemon.engine(), signal.SIGKILL)
+    assert daemon.record(storm_id)["cgroups"]["leftover"] == 1
+    done = daemon.ctl("--json", "storm", *QUICK, "--cgroups", "2", "--tasks", "2", "--no-shrink")
+    assert lines_of(done.stdout)[-1]["cgroups"]["leftover"] == 0, "it has left nothing itself"
+    assert daemon.metric("slabwatch_storm_leftover_cgroups") == 1
+    assert daemon.ask("GET", "/v1/status")[1]["storm"]["leftover_cgroups"] == 1
+    (root / "x-foreign").rmdir()
+    root.rmdir()
+
+
+def the_kernel_holds_tasks_to_a_limit(daemon: Daemon) -> None:
+    """All of the storm's tasks are where pids.max counts them."""
+    daemon.start()
+    storm_id = daemon.begin_storm(cgroups=10, tasks=10, hold_seconds=60)
+    daemon.wait_for_phase(storm_id, "hold")
+    directory = daemon.pids_root(storm_id)
+    limited = (directory / "pids.max").exists()
+    if limited:
+        assert (directory / "pids.max").read_text(encoding="ascii").strip() == "456"
+        assert 100 < int((directory / "pids.current").read_text(encoding="ascii")) <= 100 + 64
+    daemon.ask("POST", f"/v1/storms/{storm_id}/stop", {})
+    assert daemon.record(storm_id)["limits"]["pids"] == (456 if limited else None)
+    assert daemon.cgroups() == []
+
+
 STORIES: Mapping[str, Callable[[Daemon], None]] = {
     **{f"kind {kind}": partial(each_kind_of_task, kind=kind) for kind in ("light", "exec", "shell")},
     **{
@@ -375,6 +432,9 @@ STORIES: Mapping[str, Callable[[Daemon], None]] = {
             tasks_that_do_not_run_end_too,
             a_killed_engine_is_said_and_cleaned_up,
             what_is_not_the_storm_s_stays_and_is_named,
+            what_a_completed_storm_leaves_is_no_plain_success,
+            what_stays_of_an_earlier_storm_stays_counted,
+            the_kernel_holds_tasks_to_a_limit,
         )
     },
 }

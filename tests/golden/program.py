@@ -15,6 +15,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from slabwatch.cli.slabwatch import main
+from tests.golden.raw_files import Series, key
 from tests.hosts import HOSTS, host_root
 from tests.roots import RECIPES, build_root, config_file
 
@@ -38,13 +39,6 @@ MASKS = (
     # Of slabwatch and of Python.
     (re.compile(r"^slabwatch_build_info\{.*\} ", re.MULTILINE), 'slabwatch_build_info{python="",version=""} '),
 )
-
-Series = tuple[str, tuple[tuple[str, str], ...]]
-
-
-def key(name: str, **labels: str) -> Series:
-    """One series, by its name without the prefix."""
-    return f"slabwatch_{name}", tuple(sorted(labels.items()))
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,28 @@ def need_kernel() -> tuple[Path, int]:
     return mount, version
 
 
+def pids_mount() -> Path | None:
+    """Where cgroup v1 has the pids controller in a hierarchy of its own."""
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        before, _, after = line.partition(" - ")
+        kind, _, options = after.split(" ", 2)
+        controllers = options.split(" ")[-1].split(",")
+        if kind == "cgroup" and "pids" in controllers and "memory" not in controllers:
+            return Path(before.split(" ")[4])
+    return None
+
+
+@contextmanager
+def own_pids_directory(like: Path) -> Iterator[Path | None]:
+    """The same directory in the hierarchy of the pids controller, where there is such a hierarchy."""
+    mount = pids_mount()
+    if mount is None:
+        yield None
+        return
+    with own_directory(mount, 2, like.name.removeprefix(f"{OWN_PREFIX}{os.getpid()}-")) as directory:
+        yield directory
+
+
 @contextmanager
 def own_directory(mount: Path, version: int, name: str = "probe") -> Iterator[Path]:
     """A cgroup of the tests' own, a storm's parent. It must be empty in the end, or the test has failed."""
@@ -123,12 +145,12 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> float:
+def wait_until(condition: Callable[[], object], seconds: float, what: str, every: float = 0.01) -> float:
     """Poll until it holds, at most so long; the seconds it took. AssertionError after that."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"after {seconds:g} s still not so: {what}"
-        time.sleep(0.01)
+        time.sleep(every)
     return time.monotonic() - started
 
 

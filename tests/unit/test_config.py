@@ -97,7 +97,7 @@ def test_an_unknown_key_names_file_key_guess_and_what_is_allowed(tmp_path: Path)
 
 
 def test_an_unknown_section(tmp_path: Path) -> None:
-    sections = "caches, cgroups, collectors, control, log, metrics, poll, shrink, state, storm"
+    sections = "audit, caches, cgroups, collectors, control, log, metrics, poll, remote, rights, shrink, state, storm"
     assert refusal(tmp_path, "[metric]\n") == (
         f"slabwatch.toml: metric: unknown key. Did you mean metrics? Allowed here: {sections}"
     )
@@ -207,6 +207,33 @@ def test_any_text_is_a_configuration_or_the_one_error(tmp_path_factory: pytest.T
         assert str(error).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[remote]\nlisten = "9935"\n', 'remote.listen: must be "ADDRESS:PORT"'),
+        ('[remote]\nviewers = ["box.example.org"]\n', "must be one of DNS:, URI:, EMAIL: with a name behind"),
+        ('[remote]\noperators = ["DNS:"]\n', "remote.operators: 'DNS:' must be one of"),
+        ('[remote]\noperators = ["*"]\n', "remote.operators: '*' must be one of"),
+        ('[remote]\noperators = ["user:alice"]\n', "remote.operators: 'user:alice' must be one of"),
+        ('[rights]\nstorm = ["alice"]\n', "rights.storm: 'alice' must be one of user:, group:, DNS:, URI:, EMAIL:"),
+        ('[rights]\nlook = ["user:alice"]\n', "rights.look: unknown key."),
+    ],
+)
+def test_names_say_what_they_are(tmp_path: Path, text: str, words: str) -> None:
+    assert words in refusal(tmp_path, text)
+
+
+def test_rights_and_remote(tmp_path: Path) -> None:
+    text = (
+        '[remote]\nlisten = "[::]:9935"\nviewers = ["DNS:*"]\n[rights]\nstorm = ["user:alice", "group:sre", "URI:x"]\n'
+    )
+    config = load(written(tmp_path, text))
+    assert config.remote.address() == ("::", 9935)
+    assert config.remote.viewers == ("DNS:*",)
+    assert config.rights.storm == ("user:alice", "group:sre", "URI:x")
+    assert config.rights.stop == ()
+
+
 # Writing.
 
 TEXT = st.text(max_size=30)
@@ -291,3 +318,17 @@ def test_paths_that_are_configured_go_first() -> None:
     config = Config.model_validate({"control": {"socket": "/a/b.sock"}, "state": {"directory": "/c"}})
     assert config.socket_path() == Path("/a/b.sock")
     assert config.state_directory() == Path("/c")
+
+
+def test_paths_of_a_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd names the directories of the unit; the client, which is no part of it, looks where it always does."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/slabwatch:/run/other")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/slabwatch")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    for uid, own in ((0, "/run/slabwatch/slabwatch.sock"), (997, "/run/user/1000/slabwatch/slabwatch.sock")):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert Config().socket_path() == Path("/run/slabwatch/slabwatch.sock")
+        assert Config().state_directory() == Path("/var/lib/slabwatch")
+        assert default_socket() == Path(own)
+    config = Config.model_validate({"control": {"socket": "/a/b.sock"}, "state": {"directory": "/c"}})
+    assert (config.socket_path(), config.state_directory()) == (Path("/a/b.sock"), Path("/c"))

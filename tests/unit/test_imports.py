@@ -12,10 +12,19 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "slabwatch"
 ROOMS = ("cli", "daemon", "control", "storm", "expose", "watch", "host", "kernel", "leaves")
-LEAVES = {"config", "errors", "logs", "sdnotify"}
+LEAVES = {"config", "door", "errors", "logs", "sdnotify"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Run under `python -S` in the storm's child processes: standard library and each other only.
-ENGINE_MODULES = ("storm/engine.py", "storm/worker.py", "storm/spawn.py", "storm/lifecycle.py", "storm/__init__.py")
+ENGINE_MODULES = (
+    "storm/engine.py",
+    "storm/worker.py",
+    "storm/spawn.py",
+    "storm/lifecycle.py",
+    "storm/limits.py",
+    "storm/oom.py",
+    "storm/pressure.py",
+    "storm/__init__.py",
+)
 
 
 def room_of(module: str) -> str:
@@ -32,7 +41,8 @@ def imports_of(path: Path) -> Iterator[str]:
             assert node.level == 0, f"{path}: imports are absolute"
             module = node.module or ""
             # `from slabwatch import daemon` imports the module slabwatch.daemon
-            yield from (f"{module}.{alias.name}" if module == "slabwatch" else module for alias in node.names)
+            packages = ("slabwatch", "slabwatch.storm")
+            yield from (f"{module}.{alias.name}" if module in packages else module for alias in node.names)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

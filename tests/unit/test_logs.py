@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,6 @@ from hypothesis import strategies as st
 from slabwatch import logs
 
 log = logging.getLogger("slabwatch.test")
-
-
-@pytest.fixture(autouse=True)
-def root_logger() -> Iterator[None]:
-    """``set_up`` changes the root logger: put it back."""
-    root, asyncio_logger = logging.getLogger(), logging.getLogger("asyncio")
-    before = root.handlers[:], root.level, asyncio_logger.level
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    asyncio_logger.setLevel(before[2])
 
 
 class Terminal(io.StringIO):

@@ -81,7 +81,7 @@ def backstage_at(path: Path) -> Iterator[Backstage]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    daemon = Pretended()
+    daemon = Pretended(state=path.parent / "state")
     streams = EventStreams(daemon.services())
     starting = start_unix(make_app(daemon.services(), streams), path)
     runner = asyncio.run_coroutine_threadsafe(starting, loop).result(10)

@@ -186,7 +186,23 @@ def test_retained_without_a_shrink_says_so() -> None:
 def test_troubles_of_a_storm_are_told() -> None:
     done = record("storm-1", plan())
     done["tasks"]["failed"] = 312
-    done["cgroups"]["leftover"] = 1
+    done["cgroups"] |= {"leftover": 5, "left": {f"/sys/fs/cgroup/s/c000{index}": "still busy" for index in range(5)}}
     text = "\n".join(_text(storm_tables.verdict_page(done), None))
     assert "312 tasks could not be started." in text
-    assert "1 cgroup could not be removed: the report says why" in text
+    assert "5 cgroups could not be removed." in text
+    assert "/sys/fs/cgroup/s/c0002: still busy" in text
+    assert "c0003" not in text
+    assert "2 more are in the report." in text
+
+
+def test_memory_pressure_is_shown_where_there_was_some() -> None:
+    done = record("storm-1", plan())
+    without = "\n".join(_text(storm_tables.verdict_page(done), None))
+    assert "pressure" not in without
+    done["verdict"]["released_by_pressure_bytes"] = 3 * 2**20
+    for row in done["caches"]:
+        row["released_by_pressure_bytes"] = 2 * 2**20
+    lines = _text(storm_tables.verdict_page(done), None)
+    assert "given back by pressure    3.0 MiB" in lines
+    (heads,) = (line for line in lines if line.startswith("cache "))
+    assert heads.split() == ["cache", "verdict", "growth_MiB", "retained", "by_pressure", "given_back", "pinned"]

@@ -61,7 +61,24 @@ def test_lines_that_are_kept() -> None:
     assert course.take({"event": "end", "record": {}}) == "load           500 ms"
 
 
-@pytest.mark.parametrize("phase", ["load", "create", "hold"])
+def test_the_curve_is_sunreclaim_at_each_progress() -> None:
+    course = _course(
+        _progress(1, sunreclaim_bytes=3),
+        _progress(2),
+        _progress(3, sunreclaim_bytes=None),
+        _progress(4, sunreclaim_bytes=9),
+    )
+    assert course.curve == [3, 9]
+
+
+def test_memory_that_is_used_up_on_purpose() -> None:
+    assert _course(_phase("pressure", 0), _progress(1, pressure_bytes=0)).counted() == ""
+    course = _course(_phase("pressure", 0), _progress(1, pressure_bytes=64 * MIB))
+    assert course.counted() == "64.0 MiB used up"
+    assert course.done() is None
+
+
+@pytest.mark.parametrize("phase", ["load", "create", "hold", "pressure"])
 def test_a_phase_without_any_progress(phase: str) -> None:
     course = _course(_phase(phase, 1.0))
     course.done()

@@ -72,12 +72,13 @@ def test_as_json_the_record_is_the_last_line(ctl: Ctl, backstage: Backstage) -> 
 def test_wishes_are_passed_on(ctl: Ctl, backstage: Backstage) -> None:
     backstage.play(_completed)
     argv = "--preset seed --cgroups 7 --tasks 3 --kind light --concurrency 2 --hold 1.5 --settle 4 --no-shrink --ttl 99"
+    argv += " --pressure"
     ctl("storm", "--yes", *argv.split())
     running = backstage.daemon.storms.running
     assert running
     assert running.plan == plan(
         preset="seed", cgroups=7, tasks=3, kind="light", concurrency=2, hold_seconds=1.5, settle_seconds=4.0,
-        shrink=False, ttl_seconds=99.0, on_disconnect="stop",
+        shrink=False, ttl_seconds=99.0, on_disconnect="stop", pressure=True,
     )  # fmt: skip
 
 
@@ -105,6 +106,24 @@ def test_exit_codes_of_the_end(
     assert ("Expected" in ran.err) == (code == 8)
 
 
+@pytest.mark.parametrize("expect", [None, "retained"])
+def test_a_storm_that_leaves_something_behind_is_no_plain_success(
+    ctl: Ctl, backstage: Backstage, expect: str | None
+) -> None:
+    left = {"/sys/fs/cgroup/s/c0001": "holds processes that are not the storm's: 4711"}
+
+    async def act(storm: PretendedStorm) -> None:
+        counts = {"requested": 20, "created": 20, "removed": 19, "leftover": 1, "left": left}
+        await storm.end("completed", "retained", cgroups=counts)
+
+    backstage.play(act)
+    ran = ctl("storm", *(["--expect", expect] if expect else []))
+    assert ran.code == 7
+    assert "Storm storm-1 completed" in ran.out
+    assert "/sys/fs/cgroup/s/c0001: holds processes that are not the storm's: 4711" in ran.out
+    assert ran.err.endswith("The storm has left 1 cgroup behind: /sys/fs/cgroup/s/c0001.\n")
+
+
 def test_a_storm_that_failed_before_any_verdict(ctl: Ctl, backstage: Backstage) -> None:
     async def act(storm: PretendedStorm) -> None:
         await storm.end("failed", verdict=None, reason="the worker could not be started", phases=[], caches=[])  # type: ignore[arg-type]
@@ -121,6 +140,7 @@ def test_a_storm_that_failed_before_any_verdict(ctl: Ctl, backstage: Backstage) 
     [
         ("storm_disabled", 2),
         ("storm_running", 2),
+        ("recovering", 2),
         ("stopping", 2),
         ("bad_plan", 2),
         ("over_cap", 2),

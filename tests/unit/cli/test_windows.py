@@ -139,7 +139,8 @@ def test_a_storm_in_a_window(open_window: type, backstage: Backstage) -> None:
     window.type("y\n")
     window.until("60,000 / 100,000 tasks")
     assert "━" in window.text
-    assert "20,000 live" in window.text
+    window.until("20,000 live")
+    window.until("█▁  SUnreclaim")  # 400 MiB, then 300
     window.type("\x03")
     assert window.code() == 7
     assert "Stopping, and cleaning up." in window.text

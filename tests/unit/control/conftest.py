@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from slabwatch.control import commands, listen
+from slabwatch.control import gate, listen
 from slabwatch.control.access import Peer
 from slabwatch.control.server import make_app
 from slabwatch.control.streams import EventStreams
@@ -54,7 +54,7 @@ async def open_door(tmp_path: Path) -> AsyncIterator[Opened]:
     async with AsyncExitStack() as stack:
 
         async def start(daemon: Pretended | None = None, **limits: Any) -> Door:
-            daemon = daemon or Pretended()
+            daemon = daemon or Pretended(state=tmp_path / "state")
             services = daemon.services()
             path = tmp_path / "run" / "s.sock"
             streams = EventStreams(services, **limits)
@@ -78,7 +78,7 @@ async def door(open_door: Opened) -> Door:
 def viewer(monkeypatch: pytest.MonkeyPatch) -> Peer:
     """Whoever connects is a user without any rights."""
     peer = Peer(uid=54321, gid=54321, pid=99)
-    monkeypatch.setattr(commands, "peer_of", lambda transport: peer)
+    monkeypatch.setattr(gate, "peer_of", lambda transport: peer)
     return peer
 
 

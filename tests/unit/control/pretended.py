@@ -7,9 +7,13 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from slabwatch.config import Config
+from slabwatch.control.audit import AuditLog
+from slabwatch.control.audit_file import AuditFile
+from slabwatch.control.lock import MaintenanceSwitch
 from slabwatch.control.services import Services
 from slabwatch.errors import StormRejected
 from slabwatch.kernel.meminfo import MemInfo
@@ -197,6 +201,7 @@ class PretendedStorms:
 
     running: PretendedStorm | None = None
     leftover_cgroups: int = 0
+    recovering: str = ""
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusal: StormRejected | None = None
     keys: list[str | None] = field(default_factory=list)
@@ -301,6 +306,17 @@ class Pretended:
     shrinker: PretendedShrinker = field(default_factory=PretendedShrinker)
     reload_failure: Exception | None = None
     reloads: int = 0
+    state: Path = Path("/nonexistent/slabwatch")
+    locked: bool = False
+    audit: AuditLog = field(init=False)
+    switch: MaintenanceSwitch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.audit = AuditLog(AuditFile(self.state, lambda: self.config.audit))
+        self.switch = MaintenanceSwitch(self.state, self._tell)
+
+    def _tell(self, locked: bool) -> None:
+        self.locked = locked
 
     async def reload(self) -> None:
         if self.reload_failure:
@@ -313,6 +329,7 @@ class Pretended:
             "state": "READY",
             "started_at": 1_569_990_000.0,
             "metrics_url": "http://127.0.0.1:9934/metrics",
+            "remote_url": "",
             "socket": f"/run/user/{os.geteuid()}/slabwatch/slabwatch.sock",
             "kernel": kernel,
         }
@@ -326,4 +343,6 @@ class Pretended:
             examine=lambda: FINDINGS,
             reload=self.reload,
             facts=self.facts,
+            audit=self.audit,
+            switch=self.switch,
         )

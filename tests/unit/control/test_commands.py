@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from slabwatch.config import Config
+from slabwatch.control import commands
 from slabwatch.control.access import Peer
 from slabwatch.control.problems import CODES, bad_form
 from slabwatch.control.schema import ShrinkRequest, StormRequest
@@ -128,6 +129,44 @@ async def test_a_viewer_may_change_nothing(
 async def test_a_named_operator_may(door: Door, viewer: Peer) -> None:
     door.daemon.config = Config.model_validate({"control": {"operators": [str(viewer.uid)]}})
     assert (await door.ask("POST", "/v1/reload", {}))[0] == 200
+
+
+@pytest.mark.asyncio
+async def test_a_right_for_one_command_is_for_that_one(door: Door, viewer: Peer, audit_log: Entries) -> None:
+    door.daemon.config = Config.model_validate(
+        {"rights": {"storm": [f"user:{viewer.uid}"], "lock": ["user:1"]}, "control": {"operators": ["2"]}}
+    )
+    assert (await door.ask("GET", "/v1/status"))[1]["you"]["may"] == ["look", "storm"]
+    assert (await door.ask("POST", "/v1/storms", {"dry_run": True}))[0] == 200
+    for path, key in (("shrink", "control.operators"), ("lock", "rights.lock")):
+        code, problem = await door.ask("POST", f"/v1/{path}", {})
+        assert (code, problem["code"]) == (403, "not_allowed")
+        assert f"have the name added to {key} in the daemon's configuration" in problem["detail"]
+    assert [entry["allowed"] for entry in audit_log] == [True, False, False]
+
+
+@pytest.mark.asyncio
+async def test_who_started_a_storm_may_stop_it(door: Door, viewer: Peer) -> None:
+    door.daemon.config = Config.model_validate({"rights": {"storm": [f"user:{viewer.uid}"]}})
+    running = door.daemon.storms.running = PretendedStorm("storm-1", plan(), requested_by=str(viewer.uid))
+    assert (await door.ask("POST", "/v1/storms/storm-1/stop", {}))[0] == 202
+    door.daemon.storms.running = PretendedStorm("storm-2", plan(), requested_by="root")
+    assert (await door.ask("POST", "/v1/storms/storm-2/stop", {}))[0] == 403
+    # Whoever has lost the right has lost this too.
+    door.daemon.storms.running = running
+    door.daemon.config = Config()
+    assert (await door.ask("POST", "/v1/storms/storm-1/stop", {}))[0] == 403
+
+
+@pytest.mark.asyncio
+async def test_a_body_has_its_time(door: Door, audit_log: Entries, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "BODY_SECONDS", 0.05)
+    _, writer = await asyncio.open_unix_connection(door.path)
+    writer.write(b"POST /v1/storms HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await until(lambda: audit_log)
+    assert audit_log[0]["outcome"] == "too_slow"
+    assert door.daemon.storms.running is None
+    writer.close()
 
 
 @pytest.mark.asyncio

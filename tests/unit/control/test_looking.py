@@ -32,7 +32,7 @@ async def test_status_says_who_and_how(door: Door) -> None:
     assert status["collectors"][2] == {
         "name": "cgroup", "success": True, "duration_seconds": 0.0123, "error": "", "skipped": {"vanished": 2},
     }  # fmt: skip
-    assert status["storm"] == {"enabled": True, "running": None, "leftover_cgroups": 0}
+    assert status["storm"] == {"enabled": True, "running": None, "leftover_cgroups": 0, "recovering": ""}
     assert status["shrink"] == {"enabled": True}
     assert status["you"]["uid"] == os.geteuid()
     assert status["you"]["role"] == "operator"
@@ -57,7 +57,7 @@ async def test_status_before_the_first_poll(door: Door) -> None:
 async def test_a_viewer_may_look(door: Door, viewer: Peer) -> None:
     code, status = await door.ask("GET", "/v1/status")
     assert code == 200
-    assert status["you"] == {"uid": 54321, "user": "54321", "role": "viewer"}
+    assert status["you"] == {"uid": 54321, "user": "54321", "door": "unix", "role": "viewer", "may": ["look"]}
     for path in ("caches", "cgroups", "doctor", "storms"):
         assert (await door.ask("GET", f"/v1/{path}"))[0] == 200
 
@@ -175,3 +175,35 @@ async def test_switched_off_is_shown(door: Door) -> None:
     _, status = await door.ask("GET", "/v1/status")
     assert status["storm"]["enabled"] is False
     assert status["shrink"]["enabled"] is False
+
+
+async def test_the_audit_log_newest_first(door: Door) -> None:
+    door.daemon.audit.start()
+    for reason in ("one", "two"):
+        await door.ask("POST", "/v1/lock", {"reason": reason})
+    door.daemon.audit.close(10)
+    code, answer = await door.ask("GET", "/v1/audit")
+    assert code == 200
+    assert [(entry["command"], entry["reason"]) for entry in answer["entries"]] == [("lock", "two"), ("lock", "one")]
+    assert (answer["path"], answer["lost"]) == (f"{door.daemon.state}/audit.jsonl", 0)
+    assert [entry["reason"] for entry in (await door.ask("GET", "/v1/audit?limit=1"))[1]["entries"]] == ["two"]
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "1.5", "", "10001", "9" * 5000, "\u0664"])
+async def test_bad_limits(door: Door, limit: str) -> None:
+    code, problem = await door.ask("GET", f"/v1/audit?limit={limit}")
+    assert (code, problem["code"]) == (422, "bad_request")
+
+
+async def test_the_audit_log_is_for_operators(door: Door, viewer: Peer, audit_log: list[dict[str, Any]]) -> None:
+    code, problem = await door.ask("GET", "/v1/audit")
+    assert (code, problem["code"]) == (403, "not_allowed")
+    (entry,) = audit_log
+    assert (entry["command"], entry["allowed"], entry["outcome"]) == ("audit", False, "not_allowed")
+
+
+async def test_an_audit_log_that_can_not_be_read(door: Door) -> None:
+    door.daemon.audit.file.path.mkdir(parents=True)
+    code, problem = await door.ask("GET", "/v1/audit")
+    assert (code, problem["code"]) == (500, "failed")
+    assert "can not be read: Is a directory" in problem["detail"]

@@ -86,7 +86,7 @@ async def test_a_lease_that_is_taken_in_time(open_door: Opened) -> None:
     storm = _running(door, on_disconnect="stop")
     following = asyncio.create_task(door.lines(EVENTS + "?lease=1"))
     await until(lambda: door.streams.open_streams == 1)
-    door.streams.expect_lease(storm, Caller(Peer(0, 0, 1), "root", "operator"))
+    door.streams.expect_lease(storm, Caller("root", "unix", (), owner=True, peer=Peer(0, 0, 1)))
     await door.ask("GET", "/v1/status")
     assert not storm.stop_reasons
     await storm.end()

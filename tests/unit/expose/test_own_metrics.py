@@ -21,6 +21,7 @@ RECORD: dict[str, Any] = {
     "verdict": {
         "class": "retained",
         "retained_bytes": 1_178_000_000,
+        "released_by_pressure_bytes": 4_000_000,
         "released_by_shrink_bytes": 1_082_000_000,
         "pinned_bytes": 96_000_000,
     },
@@ -51,14 +52,20 @@ def test_at_the_start(shown: Any) -> None:
     assert shown(own, "config_last_reload_successful") == {"": 1}
     assert shown(own, "polls_total") == shown(own, "poll_overruns_total") == {"": 0}
     assert shown(own, "storm_active") == shown(own, "storm_live_tasks") == {"": 0}
+    assert shown(own, "storm_locked") == shown(own, "audit_lines_lost_total") == {"": 0}
     assert shown(own, "storms_total") == dict.fromkeys(("completed", "stopped", "aborted", "failed"), 0)
     absent = {metric.name for metric in OWN_METRICS if not shown(own, metric.name)}
     assert absent == {
         "kernel_info",
         "poll_interval_seconds",
+        "web_config_last_reload_successful",
+        "connections",
+        "connections_closed_total",
+        "web_requests_refused_total",
         "storm_leftover_cgroups",
         "storm_last_retained_bytes",
         "storm_last_pinned_bytes",
+        "storm_last_released_by_pressure_bytes",
         "storm_last_released_by_shrink_bytes",
         "storm_last_verdict",
         "storm_last_end_timestamp_seconds",
@@ -71,6 +78,9 @@ def test_types_and_help_come_from_the_table(families: Any, openmetrics: bool) ->
     own.set_kernel("6.18", "slub", "v2", "on")
     own.set_interval(10)
     own.set_leftover(0)
+    own.set_web_config(True)
+    own.set_connections("metrics", 1, {"slow": 2})
+    own.set_refused({"password": 3})
     own.storm_finished(RECORD)
     page = own.render(openmetrics).decode()
     for metric in OWN_METRICS:
@@ -125,6 +135,7 @@ def test_finished_storms(shown: Any) -> None:
     assert shown(own, "storm_last_retained_bytes") == {"": 1_178_000_000}
     assert shown(own, "storm_last_released_by_shrink_bytes") == {"": 1_082_000_000}
     assert shown(own, "storm_last_pinned_bytes") == {"": 96_000_000}
+    assert shown(own, "storm_last_released_by_pressure_bytes") == {"": 4_000_000}
     assert shown(own, "storm_last_end_timestamp_seconds") == {"": 1_700_000_102.5}
     assert shown(own, "storm_last_verdict") == {"released": 0, "retained": 1, "pinned": 0, "inconclusive": 0}
 
@@ -135,6 +146,7 @@ def test_finished_storms(shown: Any) -> None:
     assert shown(own, "storms_total") == {"completed": 1, "aborted": 1, "stopped": 0, "failed": 0}
     assert shown(own, "storm_last_retained_bytes") == {"": 5}
     assert shown(own, "storm_last_released_by_shrink_bytes") == shown(own, "storm_last_pinned_bytes") == {}
+    assert shown(own, "storm_last_released_by_pressure_bytes") == {}
     assert shown(own, "storm_last_end_timestamp_seconds") == {"": 1_700_000_001}
     assert shown(own, "storm_last_verdict") == {"released": 0, "retained": 0, "pinned": 0, "inconclusive": 1}
 
@@ -168,3 +180,11 @@ def test_revision_tells_of_every_change() -> None:
         change()
         assert own.revision not in seen
         seen.add(own.revision)
+
+
+def test_the_lock_and_the_audit_log(shown: Any) -> None:
+    own = OwnMetrics()
+    own.set_locked(True)
+    own.audit_lost(7)
+    assert shown(own, "storm_locked") == {"": 1}
+    assert shown(own, "audit_lines_lost_total") == {"": 7}

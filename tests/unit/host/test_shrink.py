@@ -48,19 +48,20 @@ def root(tmp_path: Path) -> KernelRoot:
 
 @pytest.fixture
 def writes(root: KernelRoot, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """What was opened for writing; task_struct then gives back 60 slabs, the merged cache 5."""
-    opened: Counter[str] = Counter()
-    real = os.open
+    """What was written to; task_struct then gives back 60 slabs, the merged cache 5."""
+    written: Counter[str] = Counter()
+    real = os.write
 
-    def counting(path: str, flags: int, mode: int = 0o777) -> int:
-        if flags & os.O_WRONLY:
-            opened[path.removeprefix(root.root + SLAB + "/")] += 1
+    def counting(descriptor: int, data: bytes) -> int:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if path.startswith(root.root + SLAB):
+            written[path.removeprefix(root.root + SLAB + "/")] += 1
             fabricate(Path(root.root), {"/proc/slabinfo": files(task_struct=40, pid=15)["/proc/slabinfo"]})
             fabricate(Path(root.root), {"/proc/meminfo": meminfo(7000, 6000)})
-        return real(path, flags, mode)
+        return real(descriptor, data)
 
-    monkeypatch.setattr(os, "open", counting)
-    return opened
+    monkeypatch.setattr(os, "write", counting)
+    return written
 
 
 SLAB_BYTES = 8 * os.sysconf("SC_PAGE_SIZE")

@@ -24,7 +24,7 @@ from slabwatch.kernel.pid_cgroup import PidCgroup, parse_pid_cgroup
 from slabwatch.kernel.pressure import parse_pressure
 from slabwatch.kernel.slabinfo import SlabInfo, parse_slabinfo
 from slabwatch.kernel.stat import parse_stat
-from slabwatch.kernel.sys_fs import parse_dentry_state, parse_file_nr, parse_inode_nr
+from slabwatch.kernel.sys_fs import parse_dentry_state, parse_file_nr
 from slabwatch.kernel.vmstat import parse_vmstat
 from tests.hosts import HOSTS, kernel_config, recorded_all
 
@@ -87,7 +87,6 @@ PARSERS = (
     Parser("vmstat", parse_vmstat, "proc/vmstat"),
     Parser("file_nr", parse_file_nr, "proc/sys/fs/file-nr"),
     Parser("dentry_state", parse_dentry_state, "proc/sys/fs/dentry-state"),
-    Parser("inode_nr", parse_inode_nr, "proc/sys/fs/inode-nr"),
     Parser("kmem_slabinfo", parse_kmem_slabinfo, "memory.kmem.slabinfo", absent=V2, empty_is_fine=True),
     Parser("cmdline", parse_cmdline, "proc/cmdline"),
 )

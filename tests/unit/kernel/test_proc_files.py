@@ -14,7 +14,7 @@ from slabwatch.kernel.kernel_config import parse_kernel_config
 from slabwatch.kernel.loadavg import LoadAvg, parse_loadavg
 from slabwatch.kernel.pressure import Pressure, parse_pressure
 from slabwatch.kernel.stat import Stat, parse_stat
-from slabwatch.kernel.sys_fs import parse_dentry_state, parse_file_nr, parse_inode_nr
+from slabwatch.kernel.sys_fs import parse_dentry_state, parse_file_nr
 from slabwatch.kernel.vmstat import parse_vmstat
 from tests.hosts import HOSTS, STATES, kernel_config, recorded
 from tests.unit.kernel.parsers import NO_PSI
@@ -108,14 +108,13 @@ def test_vmstat() -> None:
 @every_host
 @every_state
 def test_sys_fs_of_a_recorded_host(host: str, state: str) -> None:
-    for name, parse in (("file-nr", parse_file_nr), ("dentry-state", parse_dentry_state), ("inode-nr", parse_inode_nr)):
+    for name, parse in (("file-nr", parse_file_nr), ("dentry-state", parse_dentry_state)):
         assert str(parse(recorded(host, state, f"proc/sys/fs/{name}"))) == words(host, state, f"proc/sys/fs/{name}")[0]
 
 
 def test_sys_fs() -> None:
     assert parse_file_nr(b"27\t0\t9223372036854775807\n") == 27
     assert parse_dentry_state(b"5935\t3814\t45\t0\t-1\t0\n") == 5935
-    assert parse_inode_nr(b"5957\t0\n") == 5957
     for data in (
         b"",
         b"\n",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from slabwatch.storm.charges import read_charges
 from slabwatch.storm.explain import explain
 from tests.unit.host.fabricated import V1_MOUNT, V2_MOUNT, v1_files, v1_root, v2_files, v2_root
 
+MIB = 1024 * 1024
 STORM = "/slabwatch-storm-x"
 HOST = {"kmem_accounting": "on", "caches_per_cgroup": False, "sheaves": False, "kernel_config": {}}
 
@@ -46,9 +48,39 @@ def test_charges_of_v2_and_of_none(tmp_path: Path) -> None:
     ],
 )
 def test_the_why_names_what_this_kernel_does(host: dict[str, object], words: str) -> None:
-    assert words in explain("retained", HOST | host, {"kind": "fork"})
+    assert words in explain({"class": "retained"}, HOST | host, {"kind": "fork"}, [])
 
 
 def test_the_why_says_what_a_kind_did_not_try() -> None:
-    assert "kind light" in explain("released", HOST, {"kind": "light"})
-    assert "kind light" not in explain("released", HOST, {"kind": "exec"})
+    assert "kind light" in explain({"class": "released"}, HOST, {"kind": "light"}, [])
+    assert "kind light" not in explain({"class": "released"}, HOST, {"kind": "exec"}, [])
+
+
+STEP: dict[str, Any] = {
+    "where": "storm",
+    "ended": "limit",
+    "consumed_bytes": 64 * MIB,
+    "oom_kills": 1,
+    "slab_objects_scanned": 4000,
+}
+PRESSED = {"class": "retained", "retained_bytes": 40 * MIB, "released_by_pressure_bytes": MIB // 2}
+
+
+def test_the_why_says_what_memory_pressure_gave_back() -> None:
+    text = explain(PRESSED, HOST, {"kind": "fork"}, [STEP])
+    assert text.endswith(
+        "Memory pressure (64 MiB used up in the storm's own cgroup, until the kernel gave no more) gave back 0.5 MiB "
+        "of the 40.0 MiB that had stayed when it began; for it the kernel looked through 4,000 objects of caches that "
+        "it can shrink."
+    )
+    host = STEP | {"where": "host", "ended": "floor", "consumed_bytes": 1000 * MIB, "slab_objects_scanned": None}
+    text = explain(PRESSED, HOST, {"kind": "fork"}, [STEP, host])
+    assert "gave no more and 1000 MiB used up on the host, down to the floor of MemAvailable)" in text
+    assert "looked through 4,000 objects" in text
+    assert "looked through" not in explain(PRESSED, HOST, {"kind": "fork"}, [host])
+
+
+@pytest.mark.parametrize("missing", ["retained_bytes", "released_by_pressure_bytes"])
+def test_the_why_is_silent_about_pressure_that_can_not_be_judged(missing: str) -> None:
+    assert "pressure" not in explain(PRESSED | {missing: None}, HOST, {"kind": "fork"}, [STEP])
+    assert "pressure" not in explain(PRESSED, HOST, {"kind": "fork"}, [])

@@ -10,7 +10,7 @@ import pytest
 
 from slabwatch.config import Config
 from slabwatch.host.root import KernelRoot
-from slabwatch.storm.doctor import examine
+from slabwatch.storm.doctor import config_file, examine
 from tests.hosts import HOSTS, STATES, host_root, kernel_config
 from tests.unit.host.fabricated import V1_MOUNT, V2_MOUNT, Content, deny, fabricate
 from tests.unit.storm.stormable import live, v1_host, v2_host
@@ -242,3 +242,48 @@ def test_looking_changes_nothing(tmp_path: Path) -> None:
     found(root)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert Path(root.path(V2_MOUNT)).is_dir()
+
+
+# Who may change the configuration.
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's files are made by root")
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "said"),
+    [
+        (0o644, 0, 0, ""),
+        (0o664, 0, 0, ""),
+        (0o640, 0, 54321, ""),
+        (0o664, 0, 54321, "can be written by group 54321 (mode 0664)"),
+        (0o646, 0, 0, "can be written by everybody (mode 0646)"),
+        (0o600, 54321, 0, "belongs to user 54321"),
+    ],
+)
+def test_a_configuration_that_others_can_change(tmp_path: Path, mode: int, owner: int, group: int, said: str) -> None:
+    directory = tmp_path / "etc"
+    directory.mkdir(mode=0o755)
+    path = directory / "slabwatch.toml"
+    path.write_text("", encoding="ascii")
+    for name, place in (("config file", path), ("config directory", directory)):
+        os.chown(place, owner, group)
+        os.chmod(place, mode | (0o111 if place == directory else 0))
+        findings = [finding for finding in config_file(path) if finding["name"] == name]
+        assert bool(findings) == bool(said)
+        if said:
+            expected = said.replace("(mode 0664)", "(mode 0775)").replace("(mode 0646)", "(mode 0757)")
+            assert findings[0]["finding"] == f"{place} {said if place == path else expected}"
+            assert "chown root" in findings[0]["remedy"]
+        os.chown(place, 0, 0)
+        os.chmod(place, 0o755)
+
+
+def test_a_sticky_directory_is_safe_and_a_missing_one_is_no_finding(tmp_path: Path) -> None:
+    directory = tmp_path / "sticky"
+    directory.mkdir()
+    os.chmod(directory, 0o1777)
+    (directory / "slabwatch.toml").write_text("", encoding="ascii")
+    found_there = [
+        finding for finding in config_file(directory / "slabwatch.toml") if "everybody" in finding["finding"]
+    ]
+    assert found_there == []
+    assert config_file(tmp_path / "no" / "slabwatch.toml") == []

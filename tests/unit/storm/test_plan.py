@@ -102,6 +102,23 @@ def test_what_is_no_wish_can_not_be_wished_for() -> None:
     assert plan(baseline_seconds=0.0, shell="/bin/evil", dry_run=True, anything=1) == plan()
 
 
+def test_pressure_is_a_wish_and_where_it_may_be_is_not() -> None:
+    allowed = replace(CAPS, pressure_host=True)
+    assert not plan().pressure
+    assert not plan(allowed).pressure_host
+    for caps, host in ((CAPS, False), (allowed, True)):
+        made = plan(caps, pressure=True)
+        assert (made.pressure, made.pressure_host) == (True, host)
+        # No wish makes it larger than the configuration has it.
+        assert plan(caps, pressure=True, pressure_host=not host) == made
+    assert plan(pressure=True).ttl_seconds - plan().ttl_seconds == 0, "smoke has time enough"
+    seconds = [plan(caps, preset="boot", cgroups=2000, pressure=wish).ttl_seconds for caps, wish in
+               ((CAPS, False), (CAPS, True), (allowed, True))]  # fmt: skip
+    assert [seconds[1] - seconds[0], seconds[2] - seconds[0]] == [30.0, 60.0]
+    assert caps_of(Config(storm=Storm(pressure_host=True))).pressure_host
+    assert not caps_of(Config()).pressure_host
+
+
 # Tasks alive at one time.
 
 

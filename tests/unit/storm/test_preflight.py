@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,18 @@ from slabwatch.host.hierarchy import find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.storm import preflight
 from slabwatch.storm.plan import Plan
-from slabwatch.storm.preflight import KIB, MIB, Check, Forecast, examine, keeps_caches_per_cgroup, workers_of
+from slabwatch.storm.preflight import (
+    KIB,
+    MIB,
+    Check,
+    Forecast,
+    examine,
+    keeps_caches_per_cgroup,
+    pids_limit,
+    workers_of,
+)
 from tests.hosts import HOSTS, STATES, host_root
-from tests.unit.host.fabricated import V1_MOUNT, V2_MOUNT, fabricate
+from tests.unit.host.fabricated import V1_MOUNT, V1_MOUNTINFO, V2_MOUNT, fabricate
 from tests.unit.storm.stormable import CPUS, GIB, live, planned, v1_host, v2_host
 
 __all__ = ["live"]
@@ -55,14 +65,14 @@ def test_a_storm_that_is_possible(tmp_path: Path, make: Any) -> None:
     assert failed(made) == {}
     made.refuse()
     assert sorted(tmp_path.rglob("*")) == before, "nothing was made"
-    names = ["privileges", "memory", "pid_max", "threads-max", "cgroup ids", "shrink"]
+    names = ["privileges", "memory", "pid_max", "threads-max", "pids limit", "cgroup ids", "shrink"]
     assert [check.name for check in made.checks] == names
     assert made.hierarchy == find_memory_hierarchy(root)
     assert made.parent == f"{made.hierarchy.mount_point}/storms"
     assert made.home == made.hierarchy.mount_point, "without /proc/self/cgroup: the root cgroup"
     for check in made.checks:
         figures = {"figure": check.figure, "limit": check.limit}
-        expected = {"name": check.name, "ok": True, "text": check.text, **figures}
+        expected: dict[str, Any] = {"name": check.name, "ok": True, "text": check.text, **figures}
         assert check.as_dict() | expected == check.as_dict()
 
 
@@ -274,6 +284,109 @@ def test_pids_max_of_the_parent_or_an_ancestor(tmp_path: Path, where: str) -> No
     assert f"pids.max of {V2_MOUNT}{where} leaves 100" in str(error)
     fabricate(tmp_path, {f"{V2_MOUNT}{where}/pids.max": "max\n"})
     assert failed(forecast(root)) == {}
+
+
+# What the kernel will hold the storm's tasks to.
+
+PIDS_MOUNT = "/sys/fs/cgroup/pids"
+BOTH_MOUNTS = V1_MOUNTINFO + f"24 18 0:22 / {PIDS_MOUNT} rw,relatime - cgroup cgroup rw,pids\n"
+
+
+@pytest.mark.usefixtures("live")
+def test_pids_of_v1_are_limited_in_a_hierarchy_of_their_own(tmp_path: Path) -> None:
+    root = v1_host(tmp_path, {"/proc/self/mountinfo": BOTH_MOUNTS, f"{PIDS_MOUNT}/storms": None})
+    made = forecast(root)
+    assert made.pids_parent == f"{PIDS_MOUNT}/storms"
+    check = by_name(made)["pids limit"]
+    assert (check.ok, check.figure) == (True, pids_limit(planned())) == (True, 2 * 200 + 256)
+    assert check.text == f"pids.max of the storm will be 656, below {PIDS_MOUNT}/storms"
+    # And what others have set there counts.
+    fabricate(tmp_path, {f"{PIDS_MOUNT}/storms/pids.max": "150\n", f"{PIDS_MOUNT}/storms/pids.current": "50\n"})
+    assert refusal(forecast(root)).figures == {"figure": 205, "limit": 100}
+
+
+@pytest.mark.usefixtures("live")
+def test_pids_and_memory_of_v1_in_one_hierarchy(tmp_path: Path) -> None:
+    mounts = V1_MOUNTINFO.replace("rw,memory", "rw,memory,pids")
+    made = forecast(v1_host(tmp_path, {"/proc/self/mountinfo": mounts}))
+    assert made.pids_parent == made.parent == f"{V1_MOUNT}/storms"
+
+
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize(
+    ("make", "files", "why"),
+    [
+        (v1_host, {}, "no hierarchy of the pids controller is mounted"),
+        (v1_host, {"/proc/self/mountinfo": BOTH_MOUNTS}, f"{PIDS_MOUNT}/storms does not exist"),
+        (v2_host, {f"{V2_MOUNT}/storms/cgroup.controllers": "memory\n"},
+         f"{V2_MOUNT}/storms does not offer the pids controller"),
+    ],
+)  # fmt: skip
+def test_without_the_pids_controller_there_is_no_limit_and_that_is_said(
+    tmp_path: Path, make: Any, files: dict[str, str], why: str
+) -> None:
+    made = forecast(make(tmp_path, files))
+    assert (failed(made), made.pids_parent) == ({}, "")
+    check = by_name(made)["pids limit"]
+    assert (check.figure, check.text) == (None, f"the kernel will not limit the storm's tasks: {why}")
+
+
+@pytest.mark.usefixtures("live")
+def test_no_right_to_limit_pids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = v1_host(tmp_path, {"/proc/self/mountinfo": BOTH_MOUNTS, f"{PIDS_MOUNT}/storms": None})
+    monkeypatch.setattr(KernelRoot, "can_write", lambda self, path: not path.startswith(PIDS_MOUNT))
+    made = forecast(root)
+    assert (failed(made), made.pids_parent) == ({}, "")
+    assert f"no right to make cgroups in {PIDS_MOUNT}/storms" in by_name(made)["pids limit"].text
+
+
+# Memory pressure.
+
+
+@pytest.mark.usefixtures("live")
+def test_pressure_in_the_storm_is_part_of_the_forecast(tmp_path: Path) -> None:
+    root = v2_host(tmp_path)
+    made = forecast(root, planned(cgroups=1, tasks=1, pressure=True))
+    assert made.memory_bytes - forecast(root, planned(cgroups=1, tasks=1)).memory_bytes == 64 * MIB - 160 * KIB
+    # The tasks of a larger storm take more, and have gone by then.
+    large = planned(cgroups=10, tasks=100)
+    assert forecast(root, large).memory_bytes == forecast(root, replace(large, pressure=True)).memory_bytes
+    assert by_name(made)["pressure"].figure == 64 * MIB
+    assert "OOM killer" in by_name(made)["pressure"].text
+    assert "pressure" not in by_name(forecast(root))
+
+
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize(
+    ("available_ratio", "pressure_ratio", "floor_ratio"), [(0.10, 0.20, 0.20), (0.20, 0.20, 0.22), (0.5, 0.05, 0.52)]
+)
+def test_pressure_on_the_host_ends_above_the_guard_s_floor(
+    tmp_path: Path, available_ratio: float, pressure_ratio: float, floor_ratio: float
+) -> None:
+    made = examine(v2_host(tmp_path), pressed_host(), "/storms", available_ratio, pressure_ratio)
+    assert made.pressure_floor_bytes == int(8 * GIB * floor_ratio)
+    _, on_host = (check for check in made.checks if check.name == "pressure")
+    assert (on_host.ok, on_host.figure, on_host.limit) == (True, made.pressure_floor_bytes, 6 * GIB)
+    assert f"then {(6 * GIB - made.pressure_floor_bytes) // MIB} MiB on the host" in on_host.text
+
+
+def pressed_host() -> Plan:
+    return replace(planned(), pressure=True, pressure_host=True)
+
+
+@pytest.mark.usefixtures("live")
+def test_pressure_on_a_host_that_has_nothing_to_spare(tmp_path: Path) -> None:
+    made = examine(v2_host(tmp_path), pressed_host(), "/storms", 0.10, 0.75)
+    assert refusal(made).code == "lack_of_memory"
+    assert failed(made) == {"pressure": "lack_of_memory"}
+
+
+@pytest.mark.usefixtures("live")
+def test_pressure_on_the_host_must_not_run_into_the_limit_of_a_parent(tmp_path: Path) -> None:
+    files = {f"{V2_MOUNT}/storms/memory.max": f"{2 * GIB}\n", f"{V2_MOUNT}/storms/memory.current": "0\n"}
+    made = examine(v2_host(tmp_path, files), pressed_host(), "/storms", 0.10)
+    assert f"{V2_MOUNT}/storms leaves 2048 MiB below its memory.max: pressure on the host" in str(refusal(made))
+    assert failed(forecast(v2_host(tmp_path / "other", files), replace(planned(), pressure=True))) == {}
 
 
 def subsystems(memory: int) -> str:

@@ -1,4 +1,4 @@
-"""The record's parts: snapshots, the curve, the noise; and that all of it survives JSON."""
+"""The record's parts: snapshots and the curve; and that all of it survives JSON."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from slabwatch.config import Config
 from slabwatch.host.root import KernelRoot
@@ -130,33 +128,6 @@ def test_a_point_of_the_curve() -> None:
 def test_a_point_without_figures(parts: dict[str, Any]) -> None:
     point = record.series_point(*taken(**parts), started=1000.0, phase="load", live_tasks=0)
     assert point["slab_bytes"] is point["sunreclaim_bytes"] is point["task_struct_active"] is None
-
-
-def meminfo(sunreclaim: int) -> Any:
-    return parse_meminfo(b"SUnreclaim: %d kB\n" % sunreclaim)
-
-
-def test_noise_is_how_far_each_cache_and_sunreclaim_swung() -> None:
-    samples = [
-        taken(slabinfo=caches(still=5, up=1, swings=10), meminfo=meminfo(100)),
-        taken(slabinfo=caches(still=5, up=2, swings=30), meminfo=meminfo(140)),
-        taken(slabinfo=caches(swings=20, still=5, up=3, late=9), meminfo=meminfo(90)),
-    ]
-    assert record.noise(samples) == ({"up": 2 * 4096, "swings": 20 * 4096}, 50 * 1024)
-
-
-def test_noise_of_what_was_not_read_is_none_at_all() -> None:
-    assert record.noise([]) == ({}, 0)
-    assert record.noise([taken(slabinfo=None, meminfo=None), taken()]) == ({}, 0)
-
-
-@given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 1000)), max_size=6))
-def test_noise_covers_every_difference(sizes: list[dict[str, int]]) -> None:
-    by_cache, _ = record.noise([taken(slabinfo=caches(**one), meminfo=None) for one in sizes])
-    for one in sizes:
-        for other in sizes:
-            for name in one.keys() & other.keys():
-                assert abs(one[name] - other[name]) * 4096 <= by_cache.get(name, 0)
 
 
 def test_a_line_of_the_list() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from slabwatch.expose.render import KernelPage
 from slabwatch.host.hierarchy import MemoryHierarchy
 from slabwatch.host.memory_cgroups import Reading, Tree
 from slabwatch.host.root import KernelRoot
+from slabwatch.kernel.slabinfo import SlabInfo
 from slabwatch.watch.cgroup_table import OTHER, as_table
 from slabwatch.watch.collect import Collectors, remedy
 from slabwatch.watch.derive import derive
@@ -212,7 +213,7 @@ def test_denied_files_are_counted_as_such(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_defect_costs_one_collector_and_is_logged_with_its_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def defect(self: KernelRoot) -> None:
+    def defect(self: KernelRoot, parse: object) -> None:
         raise ZeroDivisionError("of our own making")
 
     monkeypatch.setattr(KernelRoot, "read_meminfo", defect)
@@ -447,9 +448,9 @@ def test_a_slow_slabinfo_is_kept_back_and_said_so(
     real = KernelRoot.read_slabinfo
     reads: list[int] = []
 
-    def slow(self: KernelRoot) -> object:
+    def slow(self: KernelRoot, parse: Callable[[bytes], SlabInfo]) -> object:
         reads.append(len(reads))
-        return real(self)
+        return real(self, parse)
 
     monkeypatch.setattr(KernelRoot, "read_slabinfo", slow)
     clock = iter([0.0, 2.0])  # the first reading takes two seconds
@@ -472,9 +473,11 @@ def test_a_slow_slabinfo_is_kept_back_and_said_so(
 def test_a_storm_is_one_series_whatever_its_id(tmp_path: Path) -> None:
     tree = {"/slabwatch-storm-20260101-000000-abcd": v2_files(9), "/a": v2_files(1)}
     tree |= {f"/slabwatch-storm-20260101-000000-abcd/c000{index}": v2_files(1) for index in range(3)}
+    tree["/slabwatch-storm-20260101-000000-abcd/c0001/made-by-someone-else"] = v2_files(1)
     root = host(tmp_path, tree)
     assert "/slabwatch-storm" in readings(root).paths
     assert not any("/c000" in path for path in readings(root).paths)
+    assert readings(root).visible == len(tree) + 1, "the hierarchy's root too; none of them is taken for a dying one"
     unfolded = readings(root, fold_storms=False).paths
     assert "/slabwatch-storm-20260101-000000-abcd/c0002" in unfolded
 

@@ -188,6 +188,21 @@ def test_a_reload_replaces_collectors_and_interval_at_once() -> None:
 
 
 @pytest.mark.usefixtures("inline")
+def test_a_sampler_on_its_grid_is_not_behind() -> None:
+    async def main(loop: JumpingLoop) -> list[float]:
+        polls = Polls(loop)
+        sampler = Sampler(polls.collect, polls.publish, 10.0)
+        behind = [sampler.behind_seconds()]
+        async with running(sampler):
+            for _ in range(7):
+                await asyncio.sleep(4.0)
+                behind.append(sampler.behind_seconds())
+        return behind
+
+    assert max(run(main)) < 0.01
+
+
+@pytest.mark.usefixtures("inline")
 def test_a_collector_that_raises_ends_the_run_with_its_error() -> None:
     async def main(loop: JumpingLoop) -> None:
         def collect(*, fresh: bool = False) -> Sample:
@@ -224,6 +239,29 @@ class Gate:
         assert self.leave.acquire(timeout=10)
         self.at_once -= 1
         return make_sample(self.calls)
+
+
+@pytest.mark.parametrize("cancel_a_measurement", [False, True])
+def test_a_read_that_does_not_come_back_puts_it_behind(cancel_a_measurement: bool) -> None:
+    """Also when a measurement is given up meanwhile: its read may hang all the same."""
+
+    async def main() -> None:
+        gate = Gate()
+        sampler = Sampler(gate.collect, lambda sample, derived: None, 0.01)
+        async with running(sampler):
+            await _entered(gate)
+            if cancel_a_measurement:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(sampler.measure(), 0.05)
+            else:
+                await asyncio.sleep(0.05)
+            assert sampler.behind_seconds() >= 0.05
+            gate.leave.release()
+            await _entered(gate)
+            assert sampler.behind_seconds() < 5
+            gate.leave.release(100)
+
+    asyncio.run(main())
 
 
 async def _entered(gate: Gate) -> None:

@@ -1,0 +1,1 @@
+"""Prometheus rules, declared once: see written.py for the files that come of them."""

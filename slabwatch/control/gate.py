@@ -1,0 +1,91 @@
+"""Who asks, and whether they may: the same for each route, whichever door the request came in by."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from slabwatch.control import audit
+from slabwatch.control.access import Caller, Verb, local_caller, may, peer_of, remote_caller
+from slabwatch.control.problems import Problem
+from slabwatch.control.remote import REMOTE_CONNECTIONS
+from slabwatch.control.services import Services
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+async def caller_of(request: web.Request, services: Services) -> Caller:
+    """Who asks. Looking up users' names may block, so it is done in a thread."""
+    session = _tls(request)
+    if session is not None:
+        return remote_caller(session, _address(request), services.config())
+    peer = peer_of(request.transport)
+    if peer is None:
+        raise Problem("not_allowed", "the kernel does not say who is at the other end of this connection")
+    return await asyncio.to_thread(local_caller, peer, services.config())
+
+
+def demand(caller: Caller, verb: Verb, services: Services, what: str = "") -> None:
+    """Raise Problem ``not_allowed`` unless the caller may; ``what`` is what the message calls it."""
+    config = services.config()
+    if not may(caller, verb, config):
+        operators = "remote.operators" if caller.door == "tls" else "control.operators"
+        key = f"rights.{verb}" if getattr(config.rights, verb, ()) else operators
+        way = "" if caller.door == "tls" else "ask as root, or "
+        raise Problem(
+            "not_allowed",
+            f"{what or verb} is not for {caller}: {way}have the name added to {key} in the daemon's configuration",
+        )
+
+
+def gate(services: Services) -> Any:
+    """The middleware in front of every route. What it refuses has an audit line, if it is no flood."""
+
+    @web.middleware
+    async def pass_through(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if _tls(request) is None:
+            return await handler(request)
+        try:
+            with request.app[REMOTE_CONNECTIONS].held(request.transport):
+                await _check_remote(request, services)
+                response = await handler(request)
+            if not response.prepared:
+                response.force_close()
+            return response
+        finally:
+            # Each request is to be verified by the certificates and lists that hold when it comes.
+            request.protocol.close()
+
+    return pass_through
+
+
+async def _check_remote(request: web.Request, services: Services) -> None:
+    caller = await caller_of(request, services)
+    problem = None
+    if not may(caller, "look", services.config()):
+        problem = Problem(
+            "not_allowed",
+            f"{caller} has no role here: have one of the certificate's names added to remote.viewers or "
+            "remote.operators in the daemon's configuration",
+        )
+    elif "Origin" in request.headers:
+        # A browser would show the certificate for any page that asks it to.
+        problem = Problem("not_allowed", "requests of web pages are not answered here")
+    if problem is not None:
+        fields = audit.entry(f"{request.method} {request.path}"[:200], caller, allowed=False)
+        services.audit.write(fields | {"outcome": problem.code, "reason": problem.detail})
+        raise problem
+
+
+def _tls(request: web.Request) -> ssl.SSLObject | None:
+    session: ssl.SSLObject | None = request.transport.get_extra_info("ssl_object") if request.transport else None
+    return session
+
+
+def _address(request: web.Request) -> str:
+    host, port = (request.transport.get_extra_info("peername") if request.transport else None) or ("", 0)[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,330 @@
+"""The `web.config.file` of Prometheus' exporters, as their exporter-toolkit reads it: its form, and what it means here.
+
+Form: docs/web-configuration.md of github.com/prometheus/exporter-toolkit. Every key of it is either honoured or refused
+by name. Pure: the files that it names are read elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from slabwatch.errors import ConfigError
+
+# A file with certificates in it has some kB.
+MAX_BYTES = 128 * 1024
+MAX_USERS = 1000
+# Each step doubles the time: cost 10 takes some 50 ms, 18 takes some ten seconds.
+MAX_BCRYPT_COST = 18
+
+ClientAuth = Literal[
+    "NoClientCert",
+    "RequestClientCert",
+    "RequireAnyClientCert",
+    "RequireClientCert",
+    "VerifyClientCertIfGiven",
+    "RequireAndVerifyClientCert",
+]
+Version = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
+
+_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_MAX_DURATION = 60  # characters; the time to look for units in a number grows with its square
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+# None: any value; the toolkit checks these very ones.
+_HEADERS: dict[str, tuple[str, ...] | None] = {
+    "Content-Security-Policy": None,
+    "Strict-Transport-Security": None,
+    "X-Content-Type-Options": ("nosniff",),
+    "X-Frame-Options": ("deny", "sameorigin"),
+    "X-XSS-Protection": None,
+}
+
+# Go's names of the suites that it does not call insecure, and OpenSSL's. Those of TLS 1.3 are not for choice, there
+# as here.
+CIPHER_SUITES: dict[str, str] = {
+    "TLS_AES_128_GCM_SHA256": "",
+    "TLS_AES_256_GCM_SHA384": "",
+    "TLS_CHACHA20_POLY1305_SHA256": "",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+}
+CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+
+
+def _nothing_is_empty(value: object) -> object:
+    # A key with nothing behind it ("basic_auth_users:") is as good as none.
+    return {} if value in ("", "~", "null") else value
+
+
+class _Part(BaseModel):
+    # The errors of pydantic quote what was given, and here that may be a key: it is left out of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class TlsServer(_Part):
+    """`tls_server_config`. Paths are as they stand in the file."""
+
+    cert: str = ""
+    key: str = Field("", repr=False)
+    client_ca: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    client_ca_file: str = ""
+    client_auth_type: Annotated[ClientAuth | None, BeforeValidator(lambda value: value or None)] = None
+    client_allowed_sans: tuple[str, ...] = ()
+    min_version: Version = "TLS12"
+    max_version: Version = "TLS13"
+    cipher_suites: tuple[str, ...] = ()
+    prefer_server_cipher_suites: bool = True
+    curve_preferences: tuple[str, ...] = ()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether TLS is spoken at all; the toolkit's own rule."""
+        return any((self.cert, self.key, self.client_ca, self.cert_file, self.key_file, self.client_ca_file,
+                    self.client_auth_type))  # fmt: skip
+
+    @property
+    def demands(self) -> Literal["nothing", "optional", "required"]:
+        """What becomes of a client without a certificate; one that is shown is always verified."""
+        match self.client_auth_type:
+            case "RequireAndVerifyClientCert":
+                return "required"
+            case "VerifyClientCertIfGiven":
+                return "optional"
+            case _:
+                return "nothing"
+
+    @field_validator("client_auth_type")
+    @classmethod
+    def _can_be_done(cls, value: ClientAuth | None) -> ClientAuth | None:
+        if value in ("RequireAnyClientCert", "RequireClientCert"):
+            raise ValueError(
+                f"{value} is not supported: it takes any certificate unverified, which protects nothing. "
+                "Use RequireAndVerifyClientCert with client_ca_file"
+            )
+        return value
+
+    @field_validator("min_version", "max_version")
+    @classmethod
+    def _not_broken(cls, value: str) -> str:
+        if value in ("TLS10", "TLS11"):
+            raise ValueError(f"{value} is not supported: use TLS12 or TLS13")
+        return value
+
+    @field_validator("cipher_suites")
+    @classmethod
+    def _known_suites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in CIPHER_SUITES:
+                raise ValueError(f"unknown or insecure cipher suite {name}: supported are {', '.join(CIPHER_SUITES)}")
+        return value
+
+    @field_validator("curve_preferences")
+    @classmethod
+    def _one_curve(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in CURVES:
+                raise ValueError(f"unknown curve {name}: supported are {', '.join(CURVES)}")
+        if len(value) > 1:
+            raise ValueError("an order of several curves is not supported: name one, or leave the key out")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        for inline, file in (("cert", "cert_file"), ("key", "key_file"), ("client_ca", "client_ca_file")):
+            if getattr(self, inline) and getattr(self, file):
+                raise ValueError(f"{inline} and {file} are both given: keep one")
+        if self.enabled and not (self.cert or self.cert_file):
+            raise ValueError("cert_file (or cert) is missing")
+        if self.enabled and not (self.key or self.key_file):
+            raise ValueError("key_file (or key) is missing")
+        if not self.enabled and self.model_fields_set:
+            raise ValueError("cert_file and key_file are missing: without them there is no TLS")
+        if self.min_version > self.max_version:
+            raise ValueError(f"min_version {self.min_version} is above max_version {self.max_version}")
+        if self.cipher_suites and self.max_version == "TLS12" and not any(map(CIPHER_SUITES.get, self.cipher_suites)):
+            raise ValueError("cipher_suites has none for TLS12, and max_version allows no other")
+        return self
+
+    @model_validator(mode="after")
+    def _verifies_what_it_should(self) -> Self:
+        has_ca = bool(self.client_ca or self.client_ca_file)
+        if has_ca and self.demands == "nothing":
+            raise ValueError("client_ca_file needs a client_auth_type that verifies: RequireAndVerifyClientCert")
+        if self.demands != "nothing" and not has_ca:
+            raise ValueError(
+                f"{self.client_auth_type} needs client_ca_file (or client_ca): "
+                "without it, a certificate of any public authority would do"
+            )
+        if self.client_allowed_sans and self.demands == "nothing":
+            raise ValueError(
+                "client_allowed_sans needs a client_auth_type that verifies: RequireAndVerifyClientCert. "
+                "A name in a certificate that nobody verified proves nothing"
+            )
+        return self
+
+
+class HttpServer(_Part):
+    """`http_server_config`."""
+
+    http2: bool | None = None
+    headers: Annotated[dict[str, str], BeforeValidator(_nothing_is_empty)] = {}
+
+    @field_validator("http2")
+    @classmethod
+    def _no_http2(cls, value: bool | None) -> bool | None:
+        if value:
+            raise ValueError("HTTP/2 is not supported: set it to false, or leave it out (Prometheus takes HTTP/1.1)")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _known_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if name not in _HEADERS:
+                raise ValueError(f"header {name} can not be set: allowed are {', '.join(_HEADERS)}")
+            allowed = _HEADERS[name]
+            if allowed and text not in allowed:
+                raise ValueError(f"{name} must be {' or '.join(allowed)}")
+            if not text.isprintable() or not text.isascii():
+                raise ValueError(f"{name}: a header is one line of ASCII")
+        return {name: text for name, text in value.items() if text}
+
+
+class RateLimit(_Part):
+    """`rate_limit`: a bucket of ``burst`` requests, one more each ``interval`` seconds. 0: no limit."""
+
+    interval: float = 0.0
+    burst: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+    @field_validator("interval", mode="before")
+    @classmethod
+    def _duration(cls, value: object) -> float:
+        return parse_duration(str(value))
+
+    @model_validator(mode="after")
+    def _lets_something_through(self) -> Self:
+        if self.interval and not self.burst:
+            raise ValueError("burst must be at least 1: with 0, every request would be refused")
+        return self
+
+
+class WebConfig(_Part):
+    """The whole file."""
+
+    tls_server_config: Annotated[TlsServer, BeforeValidator(_nothing_is_empty)] = TlsServer()
+    http_server_config: Annotated[HttpServer, BeforeValidator(_nothing_is_empty)] = HttpServer()
+    rate_limit: Annotated[RateLimit, BeforeValidator(_nothing_is_empty)] = RateLimit()
+    basic_auth_users: Annotated[dict[str, str], BeforeValidator(_nothing_is_empty), Field(repr=False)] = {}
+
+    @field_validator("basic_auth_users")
+    @classmethod
+    def _hashes(cls, value: dict[str, str]) -> dict[str, str]:
+        if len(value) > MAX_USERS:
+            raise ValueError(f"{len(value)} users: at most {MAX_USERS}")
+        for user, digest in value.items():
+            found = _BCRYPT.fullmatch(digest)
+            if ":" in user:
+                raise ValueError(f"{user!r}: a name with a colon can never log in")
+            if found is None or not 4 <= int(found[1]) <= 31:
+                raise ValueError(f"{user!r}: not a bcrypt hash ($2b$10$...): make one with `htpasswd -nB {user}`")
+            if int(found[1]) > MAX_BCRYPT_COST:
+                raise ValueError(f"{user!r}: cost {found[1]} is above {MAX_BCRYPT_COST}: a check would take minutes")
+        return value
+
+
+def parse_web_config(data: bytes, path: Path) -> WebConfig:
+    """Raises ConfigError with path, key and what is allowed. Paths inside stay as they are."""
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"{path}: more than {MAX_BYTES} bytes")
+    try:
+        content = _load_yaml(data)
+        content = {} if content is None else _nothing_is_empty(content)
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: must hold keys with values: {', '.join(WebConfig.model_fields)}")
+        return WebConfig.model_validate(content)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not usable YAML: {_yaml_problem(error)}") from error
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise ConfigError("\n".join(f"{path}: {_problem(fault)}" for fault in faults)) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not usable YAML: brackets in thousands") from error
+
+
+def parse_duration(text: str) -> float:
+    """Go's notation: 1s, 1m30s, 500ms; 0. Raises ValueError."""
+    if text == "0":
+        return 0.0
+    parts = list(_DURATION.finditer(text)) if len(text) <= _MAX_DURATION else []
+    if not parts or "".join(part[0] for part in parts) != text:
+        raise ValueError("a duration is a number with its unit: 1s, 500ms, 1m30s")
+    seconds = sum(float(part[1]) * _UNITS[part[2]] for part in parts)
+    if seconds > 86_400:
+        raise ValueError("longer than a day")
+    return seconds
+
+
+def _problem(fault: Any) -> str:
+    key = _one_line(".".join(str(part) for part in fault["loc"]))
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: unknown key"
+    message = _one_line(fault["msg"].removeprefix("Value error, "))
+    return f"{key}: {message}" if key else message
+
+
+def _one_line(text: str) -> str:
+    # A key of the file, or a name in it, can hold anything.
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= 600 else f"{shown[:600]}..."
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    # Its own text quotes the file, and what is quoted may be a key.
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return "a character that YAML does not allow"
+
+
+class _Loader(yaml.BaseLoader):
+    """Texts, lists and mappings alone: what a text means is the model's to say."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        # A few lines of aliases of aliases would become gigabytes.
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases are not supported", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a plain text", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem="a key is given twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _load_yaml(data: bytes) -> Any:
+    loader = _Loader(data)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

@@ -1,0 +1,82 @@
+"""`slabwatch --clean-up`: what it says and how it ends; the removal itself is lifecycle's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from slabwatch.cli.slabwatch import main
+from slabwatch.errors import SourceUnavailable
+from slabwatch.storm import lifecycle, place
+from slabwatch.storm.lifecycle import Swept
+
+
+@pytest.fixture
+def parents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The storm.parent that was asked for; the answer is always one place."""
+    asked: list[str] = []
+
+    def parent_directory(root: object, configured: str) -> str:
+        asked.append(configured)
+        return "/cgroups/unit"
+
+    monkeypatch.setattr(place, "parent_directory", parent_directory)
+    return asked
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, result: Swept | OSError) -> None:
+    def remove_orphans(parent: str, *, deadline_seconds: float) -> Swept:
+        assert (parent, deadline_seconds) == ("/cgroups/unit", 20.0)
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    monkeypatch.setattr(lifecycle, "remove_orphans", remove_orphans)
+
+
+def test_all_is_gone(
+    parents: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "slabwatch.toml"
+    config.write_text('[storm]\nparent = "self"\n', encoding="utf-8")
+    sweep(monkeypatch, Swept(removed=21, killed=200))
+    assert main(["--clean-up", "--config", str(config)]) == 0
+    assert parents == ["self"]
+    assert capsys.readouterr() == ("/cgroups/unit: 21 cgroups removed, 200 tasks killed, 0 cgroups left\n", "")
+
+
+@pytest.mark.usefixtures("parents")
+def test_something_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep(monkeypatch, Swept(left={"/cgroups/unit/slabwatch-storm-a": "its engine, process 7, is at work"}))
+    assert main(["--clean-up"]) == 2
+    out, err = capsys.readouterr()
+    assert out.endswith("1 cgroups left\n")
+    assert err == "slabwatch: /cgroups/unit/slabwatch-storm-a: its engine, process 7, is at work\n"
+
+
+@pytest.mark.usefixtures("parents")
+def test_a_parent_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep(monkeypatch, FileNotFoundError(2, "No such file or directory", "/cgroups/unit"))
+    assert main(["--clean-up"]) == 4
+    assert "/cgroups/unit" in capsys.readouterr().err
+
+
+def test_a_host_without_memory_cgroups(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def parent_directory(root: object, configured: str) -> str:
+        raise SourceUnavailable("/proc/self/mountinfo", "no cgroup hierarchy")
+
+    monkeypatch.setattr(place, "parent_directory", parent_directory)
+    assert main(["--clean-up"]) == 4
+    assert "no cgroup hierarchy" in capsys.readouterr().err
+
+
+def test_a_recorded_host_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--clean-up", "--root", str(tmp_path)]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_it_goes_with_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--clean-up", "--once"])
+    assert "not allowed with" in capsys.readouterr().err
