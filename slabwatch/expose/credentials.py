@@ -103,4 +103,4 @@ def _nobody(users: Mapping[str, str]) -> str:
 
 def _behind_all_others() -> None:
     # Of this thread alone: what is watched and served goes before what is guessed.
-    os.setpriority(os.PRIO_PROCESS, 0, 10)
+    os.setpriority(os.PRIO_PROCESS, 0, 5)
