@@ -157,11 +157,11 @@ def settle(daemon: Daemon) -> None:
     wait_until(lambda: daemon.ask("GET", "/v1/status")[1]["poll"]["polls"] >= polls + 3, 10, "three polls")
 
 
-def assert_unmoved(watch: Watch, *, doors: int = 1) -> None:
+def assert_unmoved(watch: Watch) -> None:
     """What must hold under every attack."""
     assert watch.failures == []
-    assert max(watch.open_files) - watch.open_files[0] <= doors * MOST + 20
-    assert max(watch.resident) - watch.resident[0] < doors * 64 * MIB
+    assert max(watch.open_files) - watch.open_files[0] <= MOST + 20
+    assert max(watch.resident) - watch.resident[0] < 64 * MIB
     # The machines that run this are shared: a poll may be late now and then, the rhythm must stay.
     expected = watch.seconds / INTERVAL
     assert watch.polls >= 0.8 * expected - 2, f"{watch.polls} polls, {expected:.0f} were due"
@@ -238,7 +238,7 @@ def test_the_metrics_door_with_tls_and_passwords(guarded: Daemon, attack: str) -
     assert_unmoved(watch)
     assert_recovers(guarded, watch)
     if attack == "passwords":
-        assert done[0]["401"] > 20
+        assert done[0]["401"] >= 3  # one after the other, at the lowest priority
         assert "200" not in done[0]
 
 
