@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -74,7 +75,10 @@ def _measured(
     empty = resident_bytes(process.pid)
     time.sleep(SETTLE_SECONDS)
     cpu, samples, started = cpu_seconds(process.pid), _own(base, _APPENDED), time.monotonic()
-    time.sleep(seconds)
+    ratios = []
+    for _ in range(max(1, round(seconds / RULES_SECONDS))):
+        time.sleep(RULES_SECONDS)
+        ratios.append(_rules_ratio(base) if rules else 0.0)
     cpu, samples = cpu_seconds(process.pid) - cpu, _own(base, _APPENDED) - samples
     took = time.monotonic() - started
     if _query(base, "count(up == 1)") != hosts:
@@ -100,7 +104,7 @@ def _measured(
         block_series=stats["numSeries"],
         sent_bytes=_own(base, "prometheus_remote_storage_bytes_total"),
         sent_samples=_own(base, "prometheus_remote_storage_samples_total"),
-        rules_ratio=_rules_ratio(base) if rules else 0.0,
+        rules_ratio=statistics.mean(ratios),
         recorded_series=int(_query(base, 'count({__name__=~".+:slabwatch_.+"})')),
     )
 

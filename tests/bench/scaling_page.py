@@ -41,7 +41,7 @@ def page(hosts: list[Series], host: Host, plain: Ingested, few: Ingested, sent: 
             ),
             _series(hosts),
             _cost(hosts[-1], host),
-            _prometheus(host, plain, few, sent),
+            _prometheus(host, hosts[-1].caches, plain, few, sent),
             _fleet(kernel, full, half, small, host, plain, sent),
             _advice(full, half, plain, few),
         )
@@ -96,7 +96,7 @@ More scrapes cost next to nothing: a page is rendered and compressed once a poll
 """
 
 
-def _prometheus(host: Host, plain: Ingested, few: Ingested, sent: Ingested) -> str:
+def _prometheus(host: Host, caches: int, plain: Ingested, few: Ingested, sent: Ingested) -> str:
     wire = f"{sent_bytes(sent):.2f} bytes a sample on the wire"
     return f"""## Prometheus
 
@@ -116,7 +116,7 @@ it all (a snapshot).
 | on disk, index | {plain.index_bytes / plain.block_series:.0f} bytes a series and block |
 | write-ahead log | {plain.wal_bytes / plain.block_samples:.2f} bytes a sample |
 | recording rules and alerts of deploy/prometheus | {rules_text(plain, few)} |
-| recorded series | {recorded(plain):.0f} a host, {plain.recorded_series:,} in all |
+| series that they record | {plain.recorded_series:,} for {plain.hosts} hosts of one kernel release with {caches} caches |
 | remote write of everything, {sent.seconds:.0f} s of it | {wire} |
 | CPU with remote write | {cpu_us(sent):.2f} µs a sample |
 """
@@ -148,11 +148,6 @@ def rules_text(plain: Ingested, few: Ingested) -> str:
 def rules_a_host(plain: Ingested, few: Ingested) -> float:
     """Share of the time that one more host costs."""
     return max(0.0, plain.rules_ratio - few.rules_ratio) / (plain.hosts - few.hosts)
-
-
-def recorded(run: Ingested) -> float:
-    """Recorded series for each host, those for each kernel release among them."""
-    return run.recorded_series / run.hosts
 
 
 def changing(host: Host) -> float:
@@ -200,7 +195,7 @@ def _advice(full: int, half: int, plain: Ingested, few: Ingested) -> str:
     budget = 32 * 2**30 / 2  # half of it for queries, and for what is not in the computation
     a_shard, a_half_shard = (int(budget / bytes_a_series(plain) / series / 100) * 100 for series in (full, half))
     shards = max(2, -(-FLEET // max(1, a_half_shard)))
-    rules, series = f"{rules_a_host(plain, few) * a_half_shard:.0%}", f"{recorded(plain):.0f}"
+    rules = f"{rules_a_host(plain, few) * a_half_shard:.0%}"
     return f"""## What to do about it
 
 * **Scrape every 30 s.** Slab memory leaks over hours. The daemon polls every 10 s whatever the scrape does, and a
@@ -209,8 +204,8 @@ def _advice(full: int, half: int, plain: Ingested, few: Ingested) -> str:
   and `slab_active_slabs` are half of each cache's series (`metric_relabel_configs`, in
   [deploy/prometheus/prometheus.yml](../deploy/prometheus/prometheus.yml)). Or bound them where they arise:
   `caches.max_count`, `cgroups.max_count`, `cgroups.include`.
-* **Query recorded series**: {series} for each host here, those for each kernel release among them. A fleet's
-  dashboards and long-term stores need no others.
+* **Query recorded series**: a handful for each host and one for each cache of a kernel release
+  ([deploy/prometheus](../deploy/prometheus/README.md)). A fleet's dashboards and long-term stores need no others.
 * **Shard by host.** By the figures above a Prometheus with 32 GiB, half of it for series, holds {a_shard:,} such
   hosts, or {a_half_shard:,} with half of each cache's series; their rules take {rules} of the time. A split
   by kernel release keeps the hosts together that the outlier rule compares; `hashmod` splits evenly:
@@ -226,6 +221,6 @@ relabel_configs:
     action: keep
 ```
 
-* **Send on what was recorded, not everything** (`remote_write` with `write_relabel_configs`): {series} series a host
-  and a sample a minute, instead of {full:,}.
+* **Send on what was recorded, not everything** (`remote_write` with `write_relabel_configs`): a handful of
+  series a host and a sample a minute, instead of {full:,} series.
 """

@@ -33,4 +33,6 @@ def make_app(pages: list[bytes]) -> web.Application:
 
 if __name__ == "__main__":
     bodies = [path.read_bytes() for path in sorted(Path(sys.argv[1]).glob("*.gz"))]
-    web.run_app(make_app(bodies), host="127.0.0.1", port=int(sys.argv[2]), print=None, access_log=None)
+    web.run_app(
+        make_app(bodies), host="127.0.0.1", port=int(sys.argv[2]), print=None, access_log=None, shutdown_timeout=1
+    )
