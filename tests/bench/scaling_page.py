@@ -116,7 +116,7 @@ it all (a snapshot).
 | on disk, index | {plain.index_bytes / plain.block_series:.0f} bytes a series and block |
 | write-ahead log | {plain.wal_bytes / plain.block_samples:.2f} bytes a sample |
 | recording rules and alerts of deploy/prometheus | {rules_text(plain, few)} |
-| series that they record | {plain.recorded_series:,} for {plain.hosts} hosts of one kernel release with {caches} caches |
+| series recorded | {plain.recorded_series:,} for {plain.hosts} hosts of one kernel release with {caches} caches |
 | remote write of everything, {sent.seconds:.0f} s of it | {wire} |
 | CPU with remote write | {cpu_us(sent):.2f} µs a sample |
 """
