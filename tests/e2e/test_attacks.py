@@ -34,7 +34,7 @@ from tests.live.kernel import need_kernel, wait_until
 pytestmark = pytest.mark.e2e
 
 MakeDaemon = Callable[..., Daemon]
-INTERVAL = 0.5
+INTERVAL = 1.0
 MOST = Connections().most
 SECONDS = 6.0
 MIB = 1024 * 1024
@@ -162,9 +162,9 @@ def assert_unmoved(watch: Watch) -> None:
     assert watch.failures == []
     assert max(watch.open_files) - watch.open_files[0] <= MOST + 20
     assert max(watch.resident) - watch.resident[0] < 64 * MIB
-    # The machines that run this are shared: a poll may be late now and then, the rhythm must stay.
+    # The machines that run this are shared, and may stand still for a second: the rhythm must stay.
     expected = watch.seconds / INTERVAL
-    assert watch.polls >= 0.8 * expected - 2, f"{watch.polls} polls, {expected:.0f} were due"
+    assert watch.polls >= 0.6 * expected - 1, f"{watch.polls} polls, {expected:.0f} were due"
     assert watch.p99(watch.latencies) < 3
 
 
