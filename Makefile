@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
+.PHONY: run test test-system lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -29,7 +29,11 @@ run: $(VENV)/.run
 	exec $(BIN)/slabwatch --config deploy/demo/slabwatch.toml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not system"
+
+# The doors under attack, ssh, TLS, fleets, real Prometheus and Alertmanager, memory pressure: ten minutes more. As root.
+test-system: $(VENV)/.dev
+	$(BIN)/python -m pytest -m system tests/e2e
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

@@ -23,7 +23,7 @@ from tests.e2e.daemon import BIN, Daemon
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 Pair = tuple[Path, Path]
