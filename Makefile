@@ -39,7 +39,7 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
 
-# docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Six minutes, root, prometheus.
+# docs/scaling.md: series and cost of a host, and what a real Prometheus takes for many. Five minutes, root, prometheus.
 scaling: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.scaling
 
@@ -74,6 +74,7 @@ test-packages: $(VENV)/.dev $(VENV)/.tools
 # The same tests as in CI with many more inputs, then each parser under a coverage-guided fuzzer (FUZZ_SECONDS each).
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev
+	$(PIP) install --quiet --require-hashes -r tests/fuzz/tools.lock
 	SLABWATCH_FUZZ=20 $(BIN)/python -m pytest tests/fuzz
 	$(BIN)/python -m tests.fuzz.guided all $(FUZZ_SECONDS)
 
@@ -85,6 +86,8 @@ lock: $(VENV)/.dev
 		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements-dev.lock --constraint requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --output-file tests/packages/tools.lock tests/packages/tools.in
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --output-file tests/fuzz/tools.lock tests/fuzz/tools.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -27,16 +27,26 @@ CLOSED_BECAUSE = ("slow", "idle", "crowded", "refused", "handshake")
 _SWEEP_SECONDS = 1.0
 # After accept() has failed: without a free descriptor it would fail again at once.
 _RETRY_SECONDS = 0.5
-_BACKLOG = 512
+_BACKLOG = 1024
+# Taken in one turn of the event loop.
+_AT_ONCE = 16
+# Nobody has to go before this time, in which a client that means well sends its request.
+_GRACE_SECONDS = 0.1
+# How long a newcomer waits while the house is full of requests in hand, and how often it looks.
+_ROOM_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
+# Read at once. What a client sends is quoted in aiohttp's errors, so that this is to be multiplied by four or so.
+_READ_BYTES = 16 * 1024
 
 log = logging.getLogger(__name__)
 
 
 class _NoClientFaults(logging.Filter):
-    """Whoever sends garbage must not be able to fill the log: aiohttp writes a traceback for each bad request."""
+    """Whoever sends garbage, or goes away in the middle, must not be able to fill the log with tracebacks."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, (HttpProcessingError, web.RequestPayloadError, ConnectionError))
 
 
 # For AppRunner(logger=...).
@@ -63,7 +73,7 @@ class Connections:
     next request.
     """
 
-    most: int = 256
+    most: int = 128
     first_seconds: float = 10.0
     idle_seconds: float = 75.0
     clock: Callable[[], float] = time.monotonic
@@ -76,12 +86,16 @@ class Connections:
         self._forget_closed()
         return len(self._all)
 
+    @property
+    def full(self) -> bool:
+        """Whether the next one has to wait, or somebody has to go."""
+        return len(self._all) >= self.most
+
     def admit(self, connection: socket.socket) -> bool:
         """Take it in; False when the house is full of connections with a request in hand."""
         if len(self._all) >= self.most:
             self._forget_closed()
         if len(self._all) >= self.most and not self._make_room():
-            self.closed["refused"] += 1
             return False
         self._all[connection.fileno()] = _Connection(connection, self.clock())
         return True
@@ -114,6 +128,19 @@ class Connections:
             connection.busy -= 1
             connection.served, connection.since = True, self.clock()
 
+    @contextlib.contextmanager
+    def waiting(self, transport: asyncio.BaseTransport | None) -> Iterator[None]:
+        """Inside of ``held``: while the client has to send more, it is as if it had no request in hand."""
+        connection = self._of(transport)
+        if connection is None:
+            yield
+            return
+        connection.busy -= 1
+        try:
+            yield
+        finally:
+            connection.busy += 1
+
     def sweep(self) -> bool:
         """Close those that have taken too long; True while there are any connections."""
         self._forget_closed()
@@ -133,9 +160,11 @@ class Connections:
                 connection.close()
 
     def _make_room(self) -> bool:
-        # More than one, so that not every newcomer has to look for a victim.
-        waiting = sorted((each for each in self._all.values() if not each.busy), key=lambda each: each.since)
-        for connection in waiting[: max(1, self.most // 16)]:
+        before = self.clock() - _GRACE_SECONDS
+        waiting = [each for each in self._all.values() if not each.busy and each.since < before]
+        waiting.sort(key=lambda each: each.since)
+        # More than one, if there are many, so that not every newcomer has to look for a victim.
+        for connection in waiting[: 1 + len(waiting) // 16]:
             self._close(connection, "crowded")
         return bool(waiting)
 
@@ -208,7 +237,7 @@ class Door:
             listener.close()
 
     async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+        loop, taken = asyncio.get_running_loop(), 0
         while True:
             try:
                 connection, _ = await loop.sock_accept(listener)
@@ -216,15 +245,33 @@ class Door:
                 log.warning("accept_failed", extra={"fields": {"error": str(error)}})
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            self._take(connection)
-            # sock_accept() gives way only when nobody is waiting: under a flood nothing else would have a turn.
-            await asyncio.sleep(0)
+            if await self._room_for(connection):
+                self._take(connection)
+            taken += 1
+            # sock_accept() gives way only when nobody is waiting: under a flood nothing else would have a turn, and who
+            # has to make room would be closed before it has begun.
+            if taken % _AT_ONCE == 0 or self.connections.full:
+                await asyncio.sleep(0)
+
+    async def _room_for(self, connection: socket.socket) -> bool:
+        until = time.monotonic() + _ROOM_SECONDS
+        while not self.connections.admit(connection):
+            if time.monotonic() > until:
+                self.connections.closed["refused"] += 1
+                self.turn_away(connection)
+                return False
+            try:
+                await asyncio.sleep(_LOOK_SECONDS)
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+        return True
 
     def _take(self, connection: socket.socket) -> None:
-        if not self.connections.admit(connection):
-            self.turn_away(connection)
-            return
-        self.connections.ends_by(connection, self._start(self._connect(connection), "connect").cancel)
+        task = self._start(self._connect(connection), "connect")
+        # A task that is cancelled before its first turn does nothing at all.
+        task.add_done_callback(lambda done: connection.close() if done.cancelled() else None)
+        self.connections.ends_by(connection, task.cancel)
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
@@ -247,10 +294,8 @@ class Door:
         except OSError:  # what a client sends is no event
             self.connections.closed["handshake"] += 1
             connection.close()
-        except asyncio.CancelledError:
-            connection.close()
-            raise
         else:
+            transport.max_size = _READ_BYTES  # type: ignore[attr-defined]  # has no effect under TLS
             self.connections.ends_by(connection, transport.abort, transport.close)
 
     def _sweep(self) -> None:

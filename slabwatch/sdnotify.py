@@ -41,7 +41,7 @@ class Notifier:
         """As the manager has set it. The variables are removed, so that no child takes itself for the service."""
         address = environment.pop("NOTIFY_SOCKET", "")
         microseconds, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
-        meant = not pid or pid == str(os.getpid())
+        meant = len(microseconds) < 20 and (not pid or pid == str(os.getpid()))
         seconds = int(microseconds) / 1e6 if meant and microseconds.isascii() and microseconds.isdecimal() else 0.0
         return cls(address if address.startswith(("/", "@")) else "", seconds or None)
 

@@ -119,18 +119,19 @@ def _clean_up(config: Config, root: str) -> int:
     """What the daemon does at its start, for a service manager that wants it done after the daemon's death."""
     from slabwatch.errors import KernelParseError, SourceUnavailable
     from slabwatch.host.root import KernelRoot
-    from slabwatch.storm import lifecycle, place
+    from slabwatch.storm import lifecycle, preflight
 
     kernel_root = KernelRoot(root)
     if not kernel_root.live:
         raise ConfigError(f"--clean-up: {kernel_root.root} is not the running kernel's root: leave --root out")
     try:
-        parent = place.parent_directory(kernel_root, config.storm.parent)
-        swept = lifecycle.remove_orphans(parent, deadline_seconds=lifecycle.ORPHANS_SECONDS)
+        parents = preflight.storm_parents(kernel_root, config.storm.parent)
+        swept = lifecycle.remove_orphans(*parents, deadline_seconds=lifecycle.ORPHANS_SECONDS)
     except (SourceUnavailable, KernelParseError, OSError) as error:
         print(f"slabwatch: --clean-up: can not look for storms: {error}", file=sys.stderr)
         return Exit.KERNEL_CAN_NOT
-    print(f"{parent}: {swept.removed} cgroups removed, {swept.killed} tasks killed, {len(swept.left)} cgroups left")
+    done = f"{swept.removed} cgroups removed, {swept.killed} tasks killed, {len(swept.left)} cgroups left"
+    print(f"{', '.join(parents)}: {done}")
     for path, reason in swept.left.items():
         print(f"slabwatch: {path}: {reason}", file=sys.stderr)
     return Exit.REFUSED if swept.left else Exit.DONE

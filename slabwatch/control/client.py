@@ -24,7 +24,7 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 class ControlClient:
     """``async with ControlClient(target, settings) as client``; both as in ``transports.transport_to``."""
 
-    def __init__(self, target: str = "", settings: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, target: str | None = None, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._transport = transport_to(target, settings)
         self._session: aiohttp.ClientSession | None = None
 

@@ -25,6 +25,7 @@ from slabwatch.control.schema import (
 )
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
+from slabwatch.door import CONNECTIONS
 from slabwatch.errors import SlabwatchError, StormRejected
 
 # How long a client may take to send the body of a request.
@@ -186,7 +187,8 @@ async def read_body(request: web.Request, form: type[R]) -> R:
     """The body in its documented form; no body at all is {}. Raises Problem."""
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            body = await request.read()
+            with request.app[CONNECTIONS].waiting(request.transport):
+                body = await request.read()
     except TimeoutError as error:
         raise Problem("too_slow", f"the body did not arrive within {BODY_SECONDS:g} s") from error
     try:

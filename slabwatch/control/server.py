@@ -75,6 +75,7 @@ class _Look:
     def __init__(self, services: Services, streams: EventStreams) -> None:
         self._services = services
         self._streams = streams
+        self._examination: asyncio.Task[list[dict[str, Any]]] | None = None
 
     def routes(self) -> list[web.AbstractRouteDef]:
         return [
@@ -140,7 +141,14 @@ class _Look:
         return web.json_response(cgroups_view(sample, sample.cgroups))
 
     async def _doctor(self, request: web.Request) -> web.Response:
-        return web.json_response({"findings": await asyncio.to_thread(self._services.examine)})
+        # However many ask, one examination at a time: it reads a lot, and the daemon's threads are few.
+        if self._examination is None:
+            self._examination = asyncio.create_task(asyncio.to_thread(self._services.examine), name="doctor")
+            self._examination.add_done_callback(self._examined)
+        return web.json_response({"findings": await asyncio.shield(self._examination)})
+
+    def _examined(self, _: asyncio.Task[list[dict[str, Any]]]) -> None:
+        self._examination = None
 
     async def _audit(self, request: web.Request) -> web.Response:
         """The last commands and refusals, newest first: operators only."""

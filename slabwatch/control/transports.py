@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import aiohttp
 
@@ -27,8 +28,8 @@ class Transport:
     start_hint: str = ""
 
 
-def transport_to(target: str, settings: Mapping[str, str]) -> Transport:
-    """The transport for a TARGET; "": the local socket. Raises ControlError.
+def transport_to(target: str | None, settings: Mapping[str, str] = MappingProxyType({})) -> Transport:
+    """The transport for a TARGET; None or "": the local socket. Raises ControlError.
 
     ``settings`` may hold ``ca``, ``cert`` and ``key`` (paths, for https) and ``ssh_options`` and ``ssh_command``.
     """

@@ -21,6 +21,9 @@ from slabwatch.expose.web_config_file import Loaded, WebConfigFile
 # How soon a changed file or certificate is taken: a look costs a stat for each of them.
 LOOK_SECONDS = 2.0
 SHUTDOWN_SECONDS = 2.0
+# In TLS, asyncio keeps 256 KiB for each connection, and OpenSSL as much again.
+MOST_CONNECTIONS = 128
+MOST_TLS_CONNECTIONS = 64
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ class MetricsServer:
         if self._file is not None:
             self._guard = Guard(await asyncio.to_thread(self._file.load))
             self._guard.install(self._app)
-            self._tell(self._guard.loaded)
+            self._apply(self._guard.loaded)
             self._own.set_web_config(True)
         host, port = self._settings.address()
         try:
@@ -97,7 +100,7 @@ class MetricsServer:
             if (new.config, new.digest) == (old.config, old.digest):
                 return
             self._guard.replace(new)
-            self._tell(new)
+            self._apply(new)
             if new.context is not old.context:
                 connections_of(self._app).dismiss()
 
@@ -118,8 +121,9 @@ class MetricsServer:
     def _context(self) -> ssl.SSLContext | None:
         return self._guard.loaded.context if self._guard is not None else None
 
-    def _tell(self, loaded: Loaded) -> None:
+    def _apply(self, loaded: Loaded) -> None:
         tls, users = loaded.config.tls_server_config, loaded.config.basic_auth_users
+        connections_of(self._app).most = MOST_TLS_CONNECTIONS if tls.enabled else MOST_CONNECTIONS
         fields = {
             "file": self._settings.web_config_file,
             "tls": tls.enabled,

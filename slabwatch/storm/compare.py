@@ -118,7 +118,8 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any]) -> Comparison:
         counts=tuple(
             _figure(f"{of}.{name}", a[of].get(name), b[of].get(name))
             for of in ("tasks", "cgroups")
-            for name in _in_order(_numbers(a[of]), _numbers(b[of]))
+            for name in _in_order(a[of], b[of])
+            if _is_number(a[of].get(name)) and _is_number(b[of].get(name))
         ),
         phase_seconds=_phase_seconds(a, b),
     )
@@ -145,8 +146,9 @@ def _figure(name: str, a: Number | None, b: Number | None) -> Figure:
     return Figure(name, a, b, None if a is None or b is None else round(b - a, 3))
 
 
-def _numbers(counts: Mapping[str, Any]) -> dict[str, Number | None]:
-    return {name: value for name, value in counts.items() if isinstance(value, int | float | None)}
+def _is_number(value: Any) -> bool:
+    """Or not measured. What one storm was too short for (the charges of its cgroups) may be a table in the other."""
+    return isinstance(value, int | float | None)
 
 
 def _tolerance(record: Mapping[str, Any]) -> int:
@@ -165,6 +167,8 @@ def _unfair(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} was {record['outcome']}"
         elif record["tasks"].get("failed"):
             yield f"{record['tasks']['failed']:,} tasks of {name} could not be started"
+        elif _verdict(record).get("class") == "inconclusive":
+            yield f"{name} is inconclusive"
 
 
 def deciding(plan: Mapping[str, Any]) -> dict[str, Any]:

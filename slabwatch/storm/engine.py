@@ -47,7 +47,7 @@ class Setup:
     shell: str
     limit_bytes: int  # memory limit of the storm's root; 0: none
     limit_pids: int  # pids.max of the storm; 0: none
-    pids_parent: str = ""  # v1: where the pids controller gets a root of the storm's own; "": nowhere
+    pids_parent: str = ""  # where the pids controller has the storm's root, on v1 one of its own; "": nowhere
     pressure_floor_bytes: int = 0  # of MemAvailable, for the order press_host
     removal: str = "last"
     cgroups_per_second: float = 0.0
@@ -109,7 +109,7 @@ class Engine:
     def _make_pids_root(self) -> str:
         """The directory whose pids.max counts; "" where there is none, which is no reason not to storm."""
         setup = self.setup
-        if setup.version == 2 or setup.pids_parent == setup.parent:  # v1 controllers may share a hierarchy
+        if setup.pids_parent == setup.parent:  # v2, and v1 where both controllers share a hierarchy
             return self.root
         if setup.pids_parent:
             directory = lifecycle.storm_root(setup.pids_parent, setup.storm_id)

@@ -63,10 +63,8 @@ def _pressure(verdict: Mapping[str, Any], pressure: Sequence[Mapping[str, Any]])
     if not pressure or stayed is None or released is None:
         return ""
     steps = " and ".join(pressure_step(step) for step in pressure)
-    return (
-        f"Memory pressure ({steps}) gave back {released / _MIB:.1f} MiB of the {stayed / _MIB:.1f} MiB that had stayed "
-        f"when it began{_looked_through(pressure)}."
-    )
+    of_what = f"of the {stayed / _MIB:.1f} MiB that had stayed when it began" if stayed else "as nothing had stayed"
+    return f"Memory pressure ({steps}) gave back {released / _MIB:.1f} MiB {of_what}{_looked_through(pressure)}."
 
 
 def pressure_step(step: Mapping[str, Any]) -> str:

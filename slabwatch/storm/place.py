@@ -23,14 +23,8 @@ LEAF = "slabwatch-daemon"
 _LEAVES = (LEAF, ".control")
 
 
-def parent_directory(root: KernelRoot, configured: str) -> str:
-    """Kernel path of the directory below which storms are made. Raises SourceUnavailable, KernelParseError."""
-    hierarchy = find_memory_hierarchy(root)
-    return hierarchy.directory(parent_path(root, hierarchy, configured))
-
-
 def parent_path(root: KernelRoot, hierarchy: MemoryHierarchy, configured: str) -> str:
-    """The same as a path below the hierarchy's mount; ``configured``: storm.parent."""
+    """Where storms are made, as a path below the hierarchy's mount; ``configured``: storm.parent."""
     if configured != SELF:
         return configured
     own = own_path(root, hierarchy)

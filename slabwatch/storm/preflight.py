@@ -69,7 +69,7 @@ class Forecast:
     parent: str  # kernel path of the parent's directory
     home: str  # and of this process' own cgroup
     memory_bytes: int
-    pids_parent: str = ""  # v1: kernel path of the parent in the pids controller's hierarchy; "": none
+    pids_parent: str = ""  # kernel path of the parent in the pids controller's hierarchy; "": none
     pressure_floor_bytes: int = 0  # of MemAvailable, for memory pressure on the host
 
     def refuse(self) -> None:
@@ -145,6 +145,17 @@ def find_pids_parent(root: KernelRoot, hierarchy: MemoryHierarchy, parent: str) 
     if not root.exists(own):
         return "", f"{own} does not exist"
     return (own, "") if root.can_write(own) else ("", f"no right to make cgroups in {own}")
+
+
+def storm_parents(root: KernelRoot, configured: str) -> list[str]:
+    """Directories below which storms have their cgroups: of memory, and of pids where that is another hierarchy.
+
+    Raises SourceUnavailable, KernelParseError.
+    """
+    hierarchy = find_memory_hierarchy(root)
+    parent = place.parent_path(root, hierarchy, configured)
+    pids_parent, _ = find_pids_parent(root, hierarchy, parent)
+    return list(dict.fromkeys(filter(None, (hierarchy.directory(parent), pids_parent))))
 
 
 def _pids_limit(plan: Plan, pids_parent: str, why_not: str) -> Check:

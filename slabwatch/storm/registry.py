@@ -100,19 +100,20 @@ class StormRegistry:
             what = {"removed": swept.removed, "killed": swept.killed, "left": swept.left}
             log.warning("storm_leftovers_removed", extra={"fields": what})
 
-    def _parents(self) -> list[str]:
-        """Directories below which storms have their roots. Blocking."""
-        hierarchy = find_memory_hierarchy(self._root)
-        parent = place.parent_path(self._root, hierarchy, self._config().storm.parent)
-        pids_parent, _ = preflight.find_pids_parent(self._root, hierarchy, parent)
-        return list(dict.fromkeys(filter(None, (hierarchy.directory(parent), pids_parent))))
-
     def _find_roots(self) -> list[str]:
-        return [root for parent in self._parents() for root in lifecycle.find_roots(parent)]
+        return [
+            root
+            for parent in preflight.storm_parents(self._root, self._config().storm.parent)
+            for root in lifecycle.find_roots(parent)
+        ]
 
     def _sweep(self, seconds: float) -> lifecycle.Swept:
         # A thread can not be cancelled: it looks whether the daemon stops.
-        return lifecycle.remove_orphans(*self._parents(), deadline_seconds=seconds, give_up=lambda: self._closed)
+        return lifecycle.remove_orphans(
+            *preflight.storm_parents(self._root, self._config().storm.parent),
+            deadline_seconds=seconds,
+            give_up=lambda: self._closed,
+        )
 
     async def start(self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None) -> StormRun:
         """Begin a storm. The same key gives the same storm. Raises StormRejected."""

@@ -14,8 +14,10 @@ from typing import Any
 CLASSES = ("released", "retained", "pinned", "inconclusive")
 # kselftest tolerates as much between kernel memory counters: tools/testing/selftests/cgroup/test_kmem.c
 TOLERANCE_PAGES_PER_CPU = 64
-# What stays beyond the tolerance counts for the whole verdict from this share of the growth on.
+# What stays beyond the tolerance counts for the whole verdict from this share of the growth on, or from so many caches'
+# tolerances on: what sheaves keep is bounded per CPU, and a larger storm must not hide it (docs/kernels.md, 7.3).
 MATERIAL_RATIO = 0.10
+MATERIAL_TOLERANCES = 8
 # Baseline noise, or other processes' forks, beyond this share of the storm's own make its figures untrustworthy.
 NOISE_RATIO = 0.5
 # A storm of which less than this share of the tasks came into being proves nothing.
@@ -206,8 +208,9 @@ def _conclude(rows: list[dict[str, Any]], figures: dict[str, Any], evidence: Evi
     beyond = [row for row in rows if row["verdict"] != "released"]
     in_caches = sum(row["retained_bytes"] for row in beyond)
     noise = max(evidence.noise_sunreclaim_bytes, evidence.settle_rise_bytes)
-    spread = stayed - noise > max(8 * host.tolerance_bytes, growth / 3)  # no cache stands out, but together they do
-    if not spread and in_caches <= max(host.tolerance_bytes, MATERIAL_RATIO * growth):
+    much = MATERIAL_TOLERANCES * host.tolerance_bytes
+    spread = stayed - noise > max(much, growth / 3)  # no cache stands out, but together they do
+    if not spread and in_caches <= max(host.tolerance_bytes, min(much, MATERIAL_RATIO * growth)):
         rest = f"; {_mib(in_caches)} stayed beyond the tolerance in {_names(beyond)}" if beyond else ""
         return "released", (
             f"{_mib(growth - stayed)} of the {_mib(growth)} by which SUnreclaim grew went back by themselves "

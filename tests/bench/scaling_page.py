@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import time
@@ -27,7 +28,7 @@ class Host:
     pages: tuple[bytes, ...]
 
 
-def page(hosts: list[Series], host: Host, plain: Ingested, sent: Ingested) -> str:
+def page(hosts: list[Series], host: Host, plain: Ingested, few: Ingested, sent: Ingested) -> str:
     """docs/scaling.md."""
     kernel = next(series for series in hosts if series.host == KERNEL)
     full = PER_CACHE * kernel.caches + kernel.meminfo + kernel.others + kernel.per_cgroup * CGROUPS
@@ -40,17 +41,17 @@ def page(hosts: list[Series], host: Host, plain: Ingested, sent: Ingested) -> st
             ),
             _series(hosts),
             _cost(hosts[-1], host),
-            _prometheus(plain, sent),
+            _prometheus(host, plain, few, sent),
             _fleet(kernel, full, half, small, host, plain, sent),
-            _advice(full, half, plain),
+            _advice(full, half, plain, few),
         )
     )
 
 
 _HEAD = """# Scaling
 
-Written by `make scaling` on {date}: Linux {kernel}, {cpus} CPUs, Debian's Prometheus 2.42. The first three sections are
-measured. The fourth is computed from them, and says how: nobody has run {fleet} hosts for it.
+Written by `make scaling` on {date}: Linux {kernel}, {cpus} CPUs, Debian's Prometheus. The first three sections
+are measured. The fourth is computed from them, and says how: nobody has run {fleet} hosts for it.
 """.replace("{fleet}", f"{FLEET:,}")
 
 
@@ -95,24 +96,27 @@ More scrapes cost next to nothing: a page is rendered and compressed once a poll
 """
 
 
-def _prometheus(plain: Ingested, sent: Ingested) -> str:
+def _prometheus(host: Host, plain: Ingested, few: Ingested, sent: Ingested) -> str:
     wire = f"{sent_bytes(sent):.2f} bytes a sample on the wire"
     return f"""## Prometheus
 
-{plain.hosts} simulated hosts, scraped once a second: each plays the pages that the daemon above served at eleven
-polls of 10 s, back and forth, so that values change as they do on a host. Measured for {plain.seconds:.0f} s, after
-{SETTLE_SECONDS} s of settling. Bytes on disk are those of a block made from it all (a snapshot).
+{plain.hosts} simulated hosts, scraped once a second: each plays the pages that the daemon above served at
+{len(host.pages)} polls of 10 s, back and forth, so that values change as they do on a host.
+Measured for {plain.seconds:.0f} s, after {SETTLE_SECONDS} s of settling. Bytes on disk are those of a block made from
+it all (a snapshot).
 
 | what | measured |
 |---|---|
 | series in memory | {plain.series:,} ({plain.series / plain.hosts:,.0f} a host) |
+| series whose value changes from one poll to the next | {changing(host):.0%} |
 | samples taken in | {plain.samples:,}, {plain.samples / plain.seconds:,.0f} a second |
 | CPU | {cpu_us(plain):.2f} µs a sample |
 | memory | {bytes_a_series(plain):,.0f} bytes a series, resident |
 | on disk, samples | {plain.chunk_bytes / plain.block_samples:.2f} bytes a sample |
 | on disk, index | {plain.index_bytes / plain.block_series:.0f} bytes a series and block |
 | write-ahead log | {plain.wal_bytes / plain.block_samples:.2f} bytes a sample |
-| recording rules and alerts of deploy/prometheus | {rules_text(plain)} |
+| recording rules and alerts of deploy/prometheus | {rules_text(plain, few)} |
+| recorded series | {recorded(plain):.0f} a host, {plain.recorded_series:,} in all |
 | remote write of everything, {sent.seconds:.0f} s of it | {wire} |
 | CPU with remote write | {cpu_us(sent):.2f} µs a sample |
 """
@@ -133,14 +137,29 @@ def sent_bytes(run: Ingested) -> float:
     return run.sent_bytes / max(1.0, run.sent_samples)
 
 
-def rules_text(run: Ingested) -> str:
-    """Of the groups' last evaluations."""
-    if not run.recorded_series:
-        return "none loaded"
+def rules_text(plain: Ingested, few: Ingested) -> str:
+    """Time for all groups, each at its interval; their windows of hours had minutes of samples in them."""
     return (
-        f"{run.rules_seconds * 1000:.0f} ms for all groups, {run.rules_seconds / run.hosts * 1e6:,.0f} µs a host; "
-        f"{run.recorded_series:,} series recorded"
+        f"{plain.rules_ratio:.2%} of the time for {plain.hosts} hosts, {few.rules_ratio:.2%} for {few.hosts}: "
+        f"{rules_a_host(plain, few):.4%} more for each"
     )
+
+
+def rules_a_host(plain: Ingested, few: Ingested) -> float:
+    """Share of the time that one more host costs."""
+    return max(0.0, plain.rules_ratio - few.rules_ratio) / (plain.hosts - few.hosts)
+
+
+def recorded(run: Ingested) -> float:
+    """Recorded series for each host, those for each kernel release among them."""
+    return run.recorded_series / run.hosts
+
+
+def changing(host: Host) -> float:
+    """Share of the series whose value is another one at the next poll."""
+    pages = [[line for line in page.splitlines() if not line.startswith(b"#")] for page in host.pages]
+    changed = sum(len(set(later) - set(earlier)) for earlier, later in itertools.pairwise(pages))
+    return changed / sum(map(len, pages[1:]))
 
 
 def _fleet(kernel: Series, full: int, half: int, small: int, host: Host, plain: Ingested, sent: Ingested) -> str:
@@ -177,11 +196,11 @@ holds in memory before it writes a block ({plain.seconds + SETTLE_SECONDS:.0f} s
 """
 
 
-def _advice(full: int, half: int, plain: Ingested) -> str:
+def _advice(full: int, half: int, plain: Ingested, few: Ingested) -> str:
     budget = 32 * 2**30 / 2  # half of it for queries, and for what is not in the computation
     a_shard, a_half_shard = (int(budget / bytes_a_series(plain) / series / 100) * 100 for series in (full, half))
     shards = max(2, -(-FLEET // max(1, a_half_shard)))
-    recorded = plain.recorded_series / plain.hosts if plain.recorded_series else 0
+    rules, series = f"{rules_a_host(plain, few) * a_half_shard:.0%}", f"{recorded(plain):.0f}"
     return f"""## What to do about it
 
 * **Scrape every 30 s.** Slab memory leaks over hours. The daemon polls every 10 s whatever the scrape does, and a
@@ -190,30 +209,23 @@ def _advice(full: int, half: int, plain: Ingested) -> str:
   and `slab_active_slabs` are half of each cache's series (`metric_relabel_configs`, in
   [deploy/prometheus/prometheus.yml](../deploy/prometheus/prometheus.yml)). Or bound them where they arise:
   `caches.max_count`, `cgroups.max_count`, `cgroups.include`.
-* **Query recorded series.** {_recorded(recorded)}Dashboards of the whole fleet and long-term stores need no others.
+* **Query recorded series**: {series} for each host here, those for each kernel release among them. A fleet's
+  dashboards and long-term stores need no others.
 * **Shard by host.** By the figures above a Prometheus with 32 GiB, half of it for series, holds {a_shard:,} such
-  hosts, or {a_half_shard:,} with half of each cache's series. A split by kernel release keeps the hosts together that
-  the outlier rule compares; `hashmod` of the address splits a fleet evenly:
+  hosts, or {a_half_shard:,} with half of each cache's series; their rules take {rules} of the time. A split
+  by kernel release keeps the hosts together that the outlier rule compares; `hashmod` splits evenly:
 
 ```
 relabel_configs:
-  - {{source_labels: [__address__], modulus: {shards}, target_label: __tmp_shard, action: hashmod}}
-  - {{source_labels: [__tmp_shard], regex: "0", action: keep}} # this server's number
+  - source_labels: [__address__]
+    modulus: {shards}
+    target_label: __tmp_shard
+    action: hashmod
+  - source_labels: [__tmp_shard]
+    regex: "0" # this server's number
+    action: keep
 ```
 
-* **Send on what was recorded, not everything** (`remote_write` with `write_relabel_configs`): {_sent(recorded, full)}
+* **Send on what was recorded, not everything** (`remote_write` with `write_relabel_configs`): {series} series a host
+  and a sample a minute, instead of {full:,}.
 """
-
-
-def _recorded(recorded: float) -> str:
-    if not recorded:
-        return "The rules of deploy/prometheus record a handful for each host. "
-    return (
-        f"Those of deploy/prometheus came to {recorded:.0f} for each host, those for each kernel release among them. "
-    )
-
-
-def _sent(recorded: float, full: int) -> str:
-    if not recorded:
-        return "a handful of series a host instead of all."
-    return f"{recorded:.0f} series a host, one sample a minute, instead of {full:,}."

@@ -22,6 +22,7 @@ RECORDS = {
     "released": scaled_storm("6.1.176-cgroup-v2"),
     "sheaves": scaled_storm("7.2.13-cgroup-v2", 20),
     "no shrink": scaled_storm("4.19.40-cgroup-v1", shrink=False),
+    "pressure": scaled_storm("4.19.40-cgroup-v1", 20, pressure=True),
 }
 STATE = """({
     trouble: document.documentElement.dataset.trouble || "",

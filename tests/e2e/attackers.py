@@ -164,6 +164,16 @@ class Attack:
 
         await self.crowd(20, each)
 
+    async def doctors(self) -> None:
+        """200 clients that ask without end for what takes the daemon longest."""
+
+        async def each(_: int) -> None:
+            async with self.connection() as (reader, writer):
+                writer.write(b"GET /v1/doctor HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                self.done[(await reader.read())[9:12].decode() or "closed"] += 1
+
+        await self.crowd(200, each)
+
     async def pipelines(self) -> None:
         """Each writes 20,000 requests at once and reads no answer."""
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -43,6 +46,7 @@ class Sshd:
         self.directory = directory
         self.member = member
         self.stranger = stranger
+        self.programs = _programs(directory)
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
         for name in ("host", "client"):
@@ -96,14 +100,13 @@ class Sshd:
         (self.directory / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host_key}", encoding="ascii")
 
     def _config(self) -> str:
-        # What a session finds: this interpreter's programs, and this tree's code.
-        path = f"{BIN}:/usr/bin:/bin"
+        path = f"{self.programs}:/usr/bin:/bin"
         return (
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.directory}/host\nPidFile none\n"
             f"AuthorizedKeysFile {self.directory}/authorized/%u\nStrictModes no\nUsePAM no\n"
             "PasswordAuthentication no\nKbdInteractiveAuthentication no\nMaxStartups 100\n"
             f"AllowUsers {self.member.name} {self.stranger.name}\n"
-            f"SetEnv PATH={path} PYTHONPATH={PACKAGE}\n"
+            f"SetEnv PATH={path}\n"
         )
 
     def _answers(self) -> bool:
@@ -129,6 +132,32 @@ class Sshd:
                 os.kill(session, signal.SIGTERM)
         for user in (self.member, self.stranger):
             wait_until(lambda user=user: not _processes_of(user.uid), 10, f"no process of {user.name} is left")  # type: ignore[misc]
+
+
+def _programs(directory: Path) -> Path:
+    """A directory with a slabwatchctl that every user can run, wherever this checkout and its interpreter are."""
+    lib, programs = directory / "lib", directory / "bin"
+    shutil.copytree(PACKAGE / "slabwatch", lib / "slabwatch", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in re.findall(r"^([\w.-]+)==", (PACKAGE / "requirements.lock").read_text(encoding="utf-8"), flags=re.M):
+        for file in importlib.metadata.distribution(name).files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                target = lib / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), target)
+    python = next(filter(_anybody_can_run, (os.path.realpath(sys.executable), "/usr/bin/python3")), "")
+    need(bool(python), "a Python of this version that every user can run (Debian's, for one)")
+    programs.mkdir()
+    script = programs / "slabwatchctl"
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={lib} exec {python} -m slabwatch.cli.ctl "$@"\n', encoding="ascii")
+    script.chmod(0o755)
+    return programs
+
+
+def _anybody_can_run(python: str) -> bool:
+    version = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    # Through a shell: what setpriv itself starts may still have root's capabilities.
+    ran = ["setpriv", "--reuid=65501", "--regid=65501", "--clear-groups", "--", "sh", "-c", '"$0" -c "$1"']
+    return subprocess.run([*ran, python, version], capture_output=True, timeout=30, check=False).returncode == 0
 
 
 def _keygen(path: Path) -> None:
@@ -178,6 +207,7 @@ def running_sshd() -> Iterator[Sshd]:
     need(os.geteuid() == 0, "root")
     for program in (SSHD, "ssh", "ssh-keygen", "useradd", "userdel"):
         need(shutil.which(program) is not None, f"{program} (openssh-server, openssh-client, passwd)")
+    need(shutil.which("setpriv") is not None, "setpriv (util-linux)")
     with ExitStack() as stack:
         directory = stack.enter_context(open_directory())
         stack.enter_context(_run_directory())

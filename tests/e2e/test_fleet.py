@@ -17,10 +17,9 @@ import pytest
 
 from tests.e2e.daemon import BIN, Daemon
 from tests.e2e.sshd import Sshd, ctl, environment, sshd
-from tests.e2e.test_ssh import readable
 from tests.live.kernel import wait_until
 
-__all__ = ["readable", "sshd"]
+__all__ = ["sshd"]
 pytestmark = pytest.mark.e2e
 
 MakeDaemon = Callable[..., Daemon]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import side_by_side
 from tests.e2e.daemon import BIN, Daemon
-from tests.live.kernel import cgroups_below, marked, wait_for_no_task, wait_until
+from tests.live.kernel import cgroups_below, children, marked, wait_for_no_task, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -33,10 +34,10 @@ MOMENTS: Mapping[str, tuple[str, dict[str, object]]] = {
 }
 
 
-def reach(daemon: Daemon, moment: str) -> str:
+def reach(daemon: Daemon, moment: str, **more: object) -> str:
     phase, wishes = MOMENTS[moment]
     usual = {"cgroups": 10, "tasks": 10, "hold_seconds": 0, "settle_seconds": 0, "ttl_seconds": 100}
-    storm_id = daemon.start().begin_storm(**{**usual, **wishes})
+    storm_id = daemon.start().begin_storm(**{**usual, **more, **wishes})
     daemon.wait_for_phase(storm_id, phase)
     return storm_id
 
@@ -77,6 +78,61 @@ def kill_with_engine(daemon: Daemon) -> None:
     assert (said["removed"], said["left"]) == (12 if daemon.pids_parent else 11, {})
 
 
+def kill_all_at_once(daemon: Daemon) -> None:
+    """Daemon, engine and workers: the tasks end with the pipe that the engine held open."""
+    storm_id = reach(daemon, "hold")
+    engine = daemon.engine()
+    victims = [daemon.pid, engine, *children(engine)]
+    for pid in victims:
+        os.kill(pid, signal.SIGSTOP)
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    daemon.wait()
+    wait_for_no_task(storm_id, 5)
+    next_start_cleans_up(daemon)
+
+
+def kill_workers(daemon: Daemon) -> None:
+    """All of them: the engine ends the storm, and the daemon says why."""
+    storm_id = reach(daemon, "hold")
+    for pid in children(daemon.engine()):
+        os.kill(pid, signal.SIGKILL)
+    record = daemon.record(storm_id)
+    assert (record["outcome"], record["cgroups"]["leftover"]) == ("failed", 0)
+    assert "a worker ended with status -9" in record["reason"]
+    assert daemon.cgroups() == []
+
+
+def remove_the_state(daemon: Daemon) -> None:
+    """While a storm runs, and before the next start: what there is to be removed is known without it."""
+    storm_id = reach(daemon, "hold")
+    shutil.rmtree(daemon.state, ignore_errors=True)
+    daemon.signal(signal.SIGSTOP)
+    os.kill(daemon.engine(), signal.SIGKILL)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+    shutil.rmtree(daemon.state, ignore_errors=True)
+    next_start_cleans_up(daemon)
+    wait_for_no_task(storm_id, 5)
+    again = daemon.begin_storm(cgroups=2, tasks=2, hold_seconds=0, settle_seconds=0)
+    shutil.rmtree(daemon.state, ignore_errors=True)
+    assert daemon.record(again)["outcome"] == "completed"
+    assert (daemon.state / "storms" / f"{again}.json").exists()
+
+
+def stop(daemon: Daemon, moment: str) -> None:
+    """Not killed but asked: it has all gone when the record is there."""
+    # When all has been measured there is nothing left to be stopped.
+    late = moment in ("shrink", "cleanup")
+    storm_id = reach(daemon, moment, settle_seconds=0 if late else 60)
+    daemon.ask("POST", f"/v1/storms/{storm_id}/stop", {"reason": "enough"})
+    record = daemon.record(storm_id)
+    assert (record["outcome"], record["reason"]) in [("stopped", "enough"), ("completed", "")][: 1 + late]
+    assert (record["cgroups"]["leftover"], record["cgroups"]["left"]) == (0, {})
+    assert daemon.cgroups() == []
+    wait_for_no_task(storm_id, 1)
+
+
 def clean_up_without_a_daemon(daemon: Daemon) -> None:
     """As a service manager has it done after a death without goodbye."""
     storm_id = reach(daemon, "hold")
@@ -90,8 +146,9 @@ def clean_up_without_a_daemon(daemon: Daemon) -> None:
     command = [str(BIN / "slabwatch"), "--clean-up", "--config", str(daemon.config)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith("11 cgroups removed, 0 tasks killed, 0 cgroups left\n")
-    assert cgroups_below(parent) == []
+    removed = 12 if daemon.pids_parent else 11
+    assert done.stdout.endswith(f"{removed} cgroups removed, 0 tasks killed, 0 cgroups left\n")
+    assert daemon.cgroups() == []
 
 
 def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
@@ -108,8 +165,12 @@ def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
 
 STORIES: Mapping[str, Callable[[Daemon], None]] = {
     **{moment: partial(kill, moment=moment) for moment in MOMENTS},
+    **{f"stopped in {moment}": partial(stop, moment=moment) for moment in MOMENTS},
     "engine killed": kill_with_engine,
     "no next daemon": clean_up_without_a_daemon,
+    "all killed": kill_all_at_once,
+    "workers killed": kill_workers,
+    "state removed": remove_the_state,
     "engine terminated": partial(tell_the_engine_to_end, number=signal.SIGTERM),
     "engine hung up": partial(tell_the_engine_to_end, number=signal.SIGHUP),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,21 +14,12 @@ import pytest
 from tests.e2e.daemon import BIN, Daemon
 from tests.e2e.sshd import Sshd, User, ctl, environment, sshd
 from tests.live.kernel import children, command_line, wait_until
-from tests.requirements import need
 
 __all__ = ["sshd"]
 pytestmark = pytest.mark.e2e
 
 MakeDaemon = Callable[..., Daemon]
 QUICK = ("--hold", "0", "--settle", "0")
-
-
-@pytest.fixture(autouse=True)
-def readable() -> None:
-    need(shutil.which("setpriv") is not None, "setpriv (util-linux)")
-    version = f"sh -c '{BIN}/slabwatchctl --version' > /dev/null 2>&1"
-    probe = os.system(f"setpriv --reuid=65501 --regid=65501 --clear-groups -- {version}")
-    need(probe == 0, f"a virtual environment that every user can read ({BIN})")
 
 
 @pytest.fixture
@@ -230,7 +220,7 @@ def test_no_slabwatch_there(sshd: Sshd) -> None:
 
 def test_a_context_knows_the_way(over: Over, tmp_path: object) -> None:
     env = {**environment(), "XDG_CONFIG_HOME": str(tmp_path)}
-    way = ("--ssh-options", over.sshd.options(), "--ssh-command", f"{BIN}/slabwatchctl stdio-bridge")
+    way = ("--ssh-options", over.sshd.options(), "--ssh-command", f"{over.sshd.programs}/slabwatchctl stdio-bridge")
     added = ctl(*way, "context", "add", "lab", over.sshd.target(path=over.daemon.socket), env=env)
     assert added.returncode == 0, added.stderr
     assert json.loads(ctl("--host", "lab", "--json", "status", env=env).stdout)["pid"] == over.daemon.pid

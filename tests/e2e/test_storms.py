@@ -247,7 +247,8 @@ def an_expectation_that_is_not_met_has_its_own_code(daemon: Daemon) -> None:
 
 
 def a_record_that_can_not_be_written_reaches_the_client_all_the_same(daemon: Daemon) -> None:
-    daemon.state.write_text("no directory can be made below this file", encoding="utf-8")
+    daemon.state.mkdir()
+    (daemon.state / "storms").write_text("this is no directory", encoding="utf-8")
     daemon.start()
     done = daemon.ctl("--json", "storm", *QUICK, "--cgroups", "5", "--tasks", "5", "--no-shrink")
     assert done.returncode in (0, 7), done.stderr

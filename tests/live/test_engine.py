@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,15 @@ from slabwatch.errors import StormAborted
 from slabwatch.storm import lifecycle
 from slabwatch.storm.engine import Setup
 from slabwatch.storm.engine_process import EngineProcess
-from tests.live.kernel import alive, cgroups_below, children, command_line, marked, status, wait_for_no_task
+from tests.live.kernel import (
+    alive,
+    cgroups_below,
+    children,
+    marked,
+    own_pids_directory,
+    status,
+    wait_for_no_task,
+)
 
 pytestmark = pytest.mark.live
 
@@ -27,11 +36,12 @@ PHASES = ("create", "load", "hold", "drain")
 class Storm:
     """An engine in a cgroup of the test's, driven to a phase."""
 
-    def __init__(self, engine: EngineProcess, root: Path) -> None:
+    def __init__(self, engine: EngineProcess, root: Path, pids_parent: Path) -> None:
         self.engine = engine
         self.root = root
         self.id = root.name.removeprefix(lifecycle.PREFIX)
-        self.pid = next(pid for pid in children(os.getpid()) if f'"{self.id}"' in command_line(pid))
+        self.pids_root = pids_parent / root.name
+        self.pid = engine._process.pid
         self._order: asyncio.Task[None] | None = None
 
     async def reach(self, phase: str) -> None:
@@ -94,34 +104,39 @@ async def storm(
     tasks: int = TASKS,
     cgroups: int = CGROUPS,
     live_tasks: int | None = None,
+    limit_bytes: int = 4 << 30,
 ) -> AsyncIterator[Storm]:
-    storm_id = f"live-{os.getpid()}"
-    setup = Setup(
-        storm_id=storm_id,
-        parent=str(parent),
-        home=str(hierarchy[0]),
-        version=hierarchy[1],
-        cgroups=cgroups,
-        tasks=tasks,
-        kind=kind,
-        workers=2,
-        live_tasks=live_tasks or cgroups * tasks,
-        at_once=cgroups,
-        shell="/bin/bash",
-        limit_bytes=4 << 30,
-        limit_pids=2000,
-    )
-    engine = await EngineProcess.start(setup)
-    run = Storm(engine, Path(lifecycle.storm_root(str(parent), storm_id)))
-    try:
-        yield run
-    finally:
-        await engine.end(20)
-        await run.forget()
-        for pid in marked(storm_id):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        lifecycle.remove_root(lifecycle.storm_root(str(parent), storm_id), deadline_seconds=5)
+    with own_pids_directory(parent) as pids_parent:
+        storm_id = f"live-{os.getpid()}"
+        setup = Setup(
+            storm_id=storm_id,
+            parent=str(parent),
+            home=str(hierarchy[0]),
+            version=hierarchy[1],
+            cgroups=cgroups,
+            tasks=tasks,
+            kind=kind,
+            workers=2,
+            live_tasks=live_tasks or cgroups * tasks,
+            at_once=cgroups,
+            shell="/bin/bash",
+            limit_bytes=limit_bytes,
+            pressure_floor_bytes=1 << 50,
+            limit_pids=2000,
+            pids_parent=str(pids_parent or parent),
+        )
+        engine = await EngineProcess.start(setup)
+        run = Storm(engine, Path(lifecycle.storm_root(str(parent), storm_id)), pids_parent or parent)
+        try:
+            yield run
+        finally:
+            await engine.end(20)
+            await run.forget()
+            for pid in marked(storm_id):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for directory in (run.root, run.pids_root):
+                lifecycle.remove_root(str(directory), deadline_seconds=5)
 
 
 def oom_score_adj(pid: int) -> int:
@@ -160,6 +175,63 @@ async def test_a_storm_from_beginning_to_end(parent: Path, hierarchy: tuple[Path
         assert (run.engine.removed, run.engine.left) == (CGROUPS + 1, {})
         assert not run.root.exists()
         await gone(run.id)
+
+
+@pytest.mark.asyncio
+async def test_the_kernel_s_own_limits(parent: Path, hierarchy: tuple[Path, int]) -> None:
+    async with storm(parent, hierarchy, "light") as run:
+        await run.engine.order("create", until="created")
+        limited = (run.pids_root / "pids.max").exists()
+        assert run.engine.limits == {"memory_bytes": 4 << 30, "pids": 2000 if limited else None}
+        limit = run.root / ("memory.max" if hierarchy[1] == 2 else "memory.limit_in_bytes")
+        assert int(limit.read_text(encoding="ascii")) == 4 << 30
+        await run.engine.order("load", until="loaded")
+        if limited:
+            assert (run.pids_root / "pids.max").read_text(encoding="ascii") == "2000\n"
+            counted = int((run.pids_root / "pids.current").read_text(encoding="ascii"))
+            assert counted == CGROUPS * TASKS + (0 if hierarchy[1] == 2 else len(run.workers()))
+        await run.engine.order("drain", until="drained")
+        await run.engine.order("remove", until="removed")
+        assert (run.root.exists(), run.pids_root.exists()) == (False, False)
+
+
+@pytest.mark.asyncio
+async def test_a_storm_that_reaches_its_memory_limit_says_so(parent: Path, hierarchy: tuple[Path, int]) -> None:
+    """8 MiB for 800 tasks with memory maps of their own: the OOM killer takes a worker sooner or later."""
+    async with storm(parent, hierarchy, "fork", limit_bytes=8 << 20) as run:
+        await run.engine.order("create", until="created")
+        with pytest.raises(StormAborted) as said:
+            await asyncio.wait_for(run.engine.order("load", until="loaded"), 60)
+        assert run.engine.by_limit
+        assert re.match(
+            r"the OOM killer struck (once|\d+ times) in the storm's own cgroups: their memory limit of 8388608 bytes "
+            r"was reached, and a worker ended with status -9",
+            str(said.value),
+        )
+        await run.engine.end(20)
+        assert not run.root.exists()
+
+
+@pytest.mark.asyncio
+async def test_memory_is_used_up_until_the_kernel_gives_no_more(parent: Path, hierarchy: tuple[Path, int]) -> None:
+    async with storm(parent, hierarchy, "light", tasks=2) as run:
+        for do, done in (("create", "created"), ("load", "loaded"), ("drain", "drained")):
+            await run.engine.order(do, until=done)
+        used = (run.root / ("memory.current" if hierarchy[1] == 2 else "memory.usage_in_bytes")).read_text("ascii")
+        await asyncio.wait_for(run.engine.order("press_storm", until="pressed_storm"), 30)
+        pressed = run.engine.pressed["storm"]
+        assert (pressed["ended"], pressed["oom_kills"], pressed["where"]) == ("limit", 1, "storm")
+        assert pressed["limit_bytes"] == pytest.approx(int(used) + (64 << 20), abs=4 << 20)
+        assert 60 << 20 <= pressed["consumed_bytes"] <= pressed["limit_bytes"]
+        assert pressed["limit_hits"] > 0
+        assert [path.name for path in cgroups_below(run.root)].count("pressure") == 1
+        assert lifecycle.processes(str(run.root / "pressure")) == []
+        # On the host, above a floor that is higher than what there is: nothing.
+        await asyncio.wait_for(run.engine.order("press_host", until="pressed_host"), 30)
+        pressed = run.engine.pressed["host"]
+        assert (pressed["ended"], pressed["consumed_bytes"], pressed["oom_kills"]) == ("floor", 0, 0)
+        await run.engine.order("remove", until="removed")
+        assert not run.root.exists()
 
 
 @pytest.mark.parametrize(("live_tasks", "least"), [(9, 9), (8, 7), (4, 2), (1, 1)])

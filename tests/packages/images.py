@@ -127,5 +127,5 @@ def _mounts(pod: Mapping[str, Any], files: Path) -> list[dict[str, Any]]:
 # What "privileged" gives, as far as the daemon could need it.
 _CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "KILL", "SETGID", "SETUID", "SYS_ADMIN", "SYS_NICE",
-    "SYS_PTRACE", "SYS_RESOURCE",
+    "SYS_PTRACE",
 )  # fmt: skip

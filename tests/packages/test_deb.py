@@ -28,7 +28,7 @@ AS_THE_UNIT = (
 KNOWN_TAGS = (
     "bogus-mail-host", "bogus-mail-host-in-debian-changelog",
     "copyright-not-using-common-license-for-apache2", "copyright-without-copyright-notice",
-    "unstripped-binary-or-object", "unusual-interpreter",
+    "unstripped-binary-or-object", "unusual-interpreter", "embedded-library",
 )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ class House:
         """One more comes; None when it is turned away."""
         one, other = socket.socketpair()
         self._others.append(other)
-        self.clock.now += 0.001
+        self.clock.now += 0.11
         if not self.connections.admit(one):
             one.close()
             return None
@@ -111,16 +111,28 @@ def test_when_it_is_full_the_longest_waiting_goes(house: Callable[[int], House])
     assert h.connections.closed["crowded"] == 1
 
 
+def test_who_has_just_come_has_a_moment_to_ask(house: Callable[[int], House]) -> None:
+    h = house(1)
+    assert h.enter()
+    h.clock.now -= 0.02
+    assert h.enter() is None  # 90 ms later
+    assert h.enter()  # 200 ms later
+    assert [pipe.aborted for pipe in h.pipes] == [True, False]
+
+
 def test_who_has_a_request_in_hand_is_not_thrown_out(house: Callable[[int], House]) -> None:
     h = house(2)
     with contextlib.ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(h.connections.held(h.enter()))
         assert h.enter() is None
-        assert h.connections.closed["refused"] == 1
+        with h.connections.waiting(h.pipes[1]):  # its client is to send more first
+            assert h.enter()
+        assert [pipe.aborted for pipe in h.pipes] == [False, True, False]
+        stack.enter_context(h.connections.held(h.pipes[2]))
+        assert h.enter() is None
         h.pipes[0].get_extra_info("socket").close()  # gone by itself: there is room again
         assert h.enter()
-    assert not any(pipe.aborted for pipe in h.pipes)
 
 
 def test_a_transport_that_has_gone_is_nobody() -> None:
@@ -203,15 +215,19 @@ async def test_idle_crowds_keep_nobody_out(open_door: Open) -> None:
 
 
 @pytest.mark.asyncio
-async def test_those_with_a_request_in_hand_stay(open_door: Open) -> None:
+async def test_those_with_a_request_in_hand_stay(open_door: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     served = await open_door(most=4)
     waiting = [asyncio.ensure_future(served.ask(b"GET /wait HTTP/1.0\r\n\r\n")) for _ in range(4)]
     await until(lambda: sum(each.busy for each in served.connections._all.values()) == 4)
+    monkeypatch.setattr("slabwatch.door._ROOM_SECONDS", 0.05)
     # EOF or a reset: its request may not have been read when it is closed.
     with contextlib.suppress(ConnectionError):
         assert await served.ask() == b""
+    assert served.connections.closed["refused"] == 1
+    monkeypatch.setattr("slabwatch.door._ROOM_SECONDS", 10)
+    newcomer = asyncio.ensure_future(served.ask())
     served.gate.set()
-    assert all(answer.endswith(b"here") for answer in await asyncio.gather(*waiting))
+    assert all(answer.endswith(b"here") for answer in await asyncio.gather(newcomer, *waiting))
     assert (await served.ask()).endswith(b"here")
 
 

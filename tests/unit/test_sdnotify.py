@@ -128,6 +128,7 @@ def test_the_environment_is_taken_and_cleared() -> None:
         ({"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "0"}, "@n", None),
         ({"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "-5"}, "@n", None),
         ({"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "soon"}, "@n", None),
+        ({"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "9" * 5000}, "@n", None),
         ({"NOTIFY_SOCKET": "@n", "WATCHDOG_USEC": "\u0663"}, "@n", None),
         ({"NOTIFY_SOCKET": "vsock:2:1234", "WATCHDOG_USEC": "1500000"}, "", None),
         ({"NOTIFY_SOCKET": "relative", "WATCHDOG_USEC": "1500000"}, "", None),

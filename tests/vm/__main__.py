@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from tests.vm.matrix import SHORT, Cell, all_cells, record, results, run_cells
 from tests.vm.matrix import outcome as read_outcome
 from tests.vm.payload import build_payload
 
+# In the cache; whatever else is there was put there by somebody else.
+PARTS = ("apt", "root", "kernels", "*.cpio", "systemd.img", "site-*")
 PROGRAMS = ("apt-get", "dpkg-deb", "debootstrap", "mke2fs", "cpio", "zstd", "lz4", "gzip", "xz")
 
 
@@ -76,8 +79,19 @@ def prepare(cache: Path, suites: Sequence[str], *, systemd: bool, fresh: bool = 
     need_programs(PROGRAMS)
     cache.mkdir(parents=True, exist_ok=True)
     if fresh:
-        for path in cache.iterdir():
+        for path in (path for pattern in PARTS for path in cache.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with ThreadPoolExecutor() as pool:  # the disk takes longer than all the others together
+        making = [pool.submit(_make_kernels, cache, suites)]
+        if systemd and not images.disk(cache).exists():
+            making.append(pool.submit(_timed, "disk with systemd", lambda: images.build_disk(cache, find_mirror())))
+        for part in making:
+            part.result()
+    for suite in suites:
+        print(f"{suite}: {kernel(cache, suite).release} ({kernel(cache, suite).version})")
+
+
+def _make_kernels(cache: Path, suites: Sequence[str]) -> None:
     missing = [suite for suite in suites if not (cache / "kernels" / suite / "kernel.json").exists()]
     if missing or not images.disk_initramfs(cache).exists():
         apt = Apt(cache / "apt", find_mirror(), tuple(missing))
@@ -86,10 +100,6 @@ def prepare(cache: Path, suites: Sequence[str], *, systemd: bool, fresh: bool = 
             _timed("initramfs", partial(images.build_initramfs, cache, apt))
         for suite in missing:
             _timed(f"kernel of {suite}", partial(fetch_kernel, cache, apt, suite))
-    if systemd and not images.disk(cache).exists():
-        _timed("disk with systemd", partial(images.build_disk, cache, find_mirror()))
-    for suite in suites:
-        print(f"{suite}: {kernel(cache, suite).release} ({kernel(cache, suite).version})")
 
 
 def run_guest(cache: Path, arguments: argparse.Namespace) -> int:

@@ -32,8 +32,8 @@ THRESHOLDS: tuple[Threshold, ...] = (
     Threshold(
         "task_struct_unexplained_objects",
         2000,
-        "Active task_structs that no thread explains. Objects parked on per-CPU lists count as active: some tens for "
-        "each CPU are normal, most on kernels from 7.0, so raise it for hosts with hundreds of CPUs.",
+        "Active task_structs that no thread explains. Objects parked on per-CPU lists count as active, most of "
+        "them on kernels from 7.0: raise it for very large hosts.",
     ),
     Threshold(
         "task_struct_active_ratio",

@@ -8,26 +8,26 @@ import pytest
 
 from slabwatch.cli.slabwatch import main
 from slabwatch.errors import SourceUnavailable
-from slabwatch.storm import lifecycle, place
+from slabwatch.storm import lifecycle, preflight
 from slabwatch.storm.lifecycle import Swept
 
 
 @pytest.fixture
 def parents(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The storm.parent that was asked for; the answer is always one place."""
+    """The storm.parent that was asked for; the answer is always the same two places."""
     asked: list[str] = []
 
-    def parent_directory(root: object, configured: str) -> str:
+    def storm_parents(root: object, configured: str) -> list[str]:
         asked.append(configured)
-        return "/cgroups/unit"
+        return ["/cgroups/unit", "/pids/unit"]
 
-    monkeypatch.setattr(place, "parent_directory", parent_directory)
+    monkeypatch.setattr(preflight, "storm_parents", storm_parents)
     return asked
 
 
 def sweep(monkeypatch: pytest.MonkeyPatch, result: Swept | OSError) -> None:
-    def remove_orphans(parent: str, *, deadline_seconds: float) -> Swept:
-        assert (parent, deadline_seconds) == ("/cgroups/unit", 20.0)
+    def remove_orphans(*parents: str, deadline_seconds: float) -> Swept:
+        assert (parents, deadline_seconds) == (("/cgroups/unit", "/pids/unit"), 20.0)
         if isinstance(result, OSError):
             raise result
         return result
@@ -43,7 +43,10 @@ def test_all_is_gone(
     sweep(monkeypatch, Swept(removed=21, killed=200))
     assert main(["--clean-up", "--config", str(config)]) == 0
     assert parents == ["self"]
-    assert capsys.readouterr() == ("/cgroups/unit: 21 cgroups removed, 200 tasks killed, 0 cgroups left\n", "")
+    assert capsys.readouterr() == (
+        "/cgroups/unit, /pids/unit: 21 cgroups removed, 200 tasks killed, 0 cgroups left\n",
+        "",
+    )
 
 
 @pytest.mark.usefixtures("parents")
@@ -66,7 +69,7 @@ def test_a_host_without_memory_cgroups(monkeypatch: pytest.MonkeyPatch, capsys: 
     def parent_directory(root: object, configured: str) -> str:
         raise SourceUnavailable("/proc/self/mountinfo", "no cgroup hierarchy")
 
-    monkeypatch.setattr(place, "parent_directory", parent_directory)
+    monkeypatch.setattr(preflight, "storm_parents", parent_directory)
     assert main(["--clean-up"]) == 4
     assert "no cgroup hierarchy" in capsys.readouterr().err
 

@@ -163,13 +163,13 @@ def test_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own, system = tmp_path / "own", tmp_path / "system"
     monkeypatch.setattr(sockets, "default_socket", lambda: own)
     monkeypatch.setattr(sockets, "SYSTEM_SOCKET", system)
-    assert transport_to("unix:///a/b%20c", {}).name == "/a/b c"
-    assert transport_to("", {}).name == str(own), "when neither is there, this user's own is named"
+    assert transport_to("unix:///a/b%20c").name == "/a/b c"
+    assert transport_to(None).name == str(own), "when neither is there, this user's own is named"
     system.touch()
-    assert transport_to("", {}).name == str(system)
+    assert transport_to("").name == str(system)
     own.touch()
-    assert transport_to("", {}).name == str(own)
-    assert transport_to("ssh://user@host", {}).name == "ssh://user@host"
+    assert transport_to("").name == str(own)
+    assert transport_to("ssh://user@host").name == "ssh://user@host"
 
 
 def test_a_socket_that_can_not_be_seen_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_a_socket_that_can_not_be_seen_may_be_there(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("target", ["ftp://host", "unix:relative", "unix://relative", "host", "ssh://"])
 def test_targets_that_are_none(target: str) -> None:
     with pytest.raises(ControlError) as caught:
-        transport_to(target, {})
+        transport_to(target)
     assert caught.value.code == "bad_target"
     assert target in str(caught.value)
 

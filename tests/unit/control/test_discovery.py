@@ -145,6 +145,7 @@ def prometheus(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> It
         process.wait(20)
 
 
+@pytest.mark.e2e
 @pytest.mark.asyncio
 async def test_a_real_prometheus(prometheus: str) -> None:
     found: set[Scraped] = set()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
+import threading
 from typing import Any
 
 import pytest
@@ -10,8 +13,8 @@ import pytest
 from slabwatch.config import Config
 from slabwatch.control.access import Peer
 from slabwatch.watch.sample import CollectorRun
-from tests.unit.control.conftest import Door
-from tests.unit.control.pretended import FINDINGS, PretendedStorm, plan, record, sample
+from tests.unit.control.conftest import Door, Opened
+from tests.unit.control.pretended import FINDINGS, Pretended, PretendedStorm, plan, record, sample
 
 pytestmark = pytest.mark.asyncio
 
@@ -207,3 +210,31 @@ async def test_an_audit_log_that_can_not_be_read(door: Door) -> None:
     code, problem = await door.ask("GET", "/v1/audit")
     assert (code, problem["code"]) == (500, "failed")
     assert "can not be read: Is a directory" in problem["detail"]
+
+
+async def test_however_many_ask_the_doctor_there_is_one_examination_at_a_time(
+    open_door: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, begun, go_on, runs = Pretended(), asyncio.Event(), threading.Event(), []
+    loop = asyncio.get_running_loop()
+
+    def examine() -> list[dict[str, Any]]:
+        runs.append(threading.get_ident())
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait(5)
+        return FINDINGS
+
+    services = dataclasses.replace(daemon.services(), examine=examine)
+    monkeypatch.setattr(daemon, "services", lambda: services)
+    door = await open_door(daemon)
+    asked = [asyncio.ensure_future(door.ask("GET", "/v1/doctor"))]
+    await begun.wait()
+    # Each of these has its answer from the examination that is under way, and one more finds it done.
+    asked += [asyncio.ensure_future(door.ask("GET", "/v1/doctor")) for _ in range(20)]
+    await door.ask("GET", "/v1/status")
+    assert len(runs) == 1
+    go_on.set()
+    assert await asyncio.gather(*asked) == [(200, {"findings": FINDINGS})] * 21
+    before = len(runs)
+    assert (await door.ask("GET", "/v1/doctor"))[0] == 200
+    assert len(runs) == before + 1

@@ -46,7 +46,7 @@ def test_the_published_description_is_this_one() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "slabwatch.control.openapi"], capture_output=True, text=True, check=True, timeout=60
     )
-    assert PUBLISHED.read_text(encoding="utf-8") == done.stdout, "run `make openapi`"
+    assert PUBLISHED.read_text(encoding="utf-8") == done.stdout, "run `make docs`"
 
 
 def test_every_reference_leads_somewhere(described: dict[str, Any]) -> None:

@@ -297,7 +297,10 @@ async def test_a_connection_that_is_closed_in_the_handshake(open_tls: Open, audi
     assert audit_log[0]["reason"] == "the connection was closed in the handshake"
 
 
-async def test_connections_are_bounded(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
+async def test_connections_are_bounded(
+    open_tls: Open, pki: Pki, audit_log: Entries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slabwatch.door._ROOM_SECONDS", 0.05)
     tls, door = await open_tls(limits={"most": 1})
     storm = door.daemon.storms.running = PretendedStorm("storm-1", plan())
     await storm.enter("load", 0.0)

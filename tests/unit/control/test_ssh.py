@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,7 @@ from slabwatch.control import ssh
 from slabwatch.control.client import ControlClient
 from slabwatch.control.ssh import OPTIONS, SshTarget, ssh_command
 from slabwatch.errors import ControlError
+from tests.live.kernel import status
 from tests.unit.control.conftest import Door
 from tests.unit.control.pretended import PretendedStorm, plan, until
 
@@ -206,6 +207,7 @@ async def test_ctrl_c_does_not_reach_it(fake_ssh: Fake, door: Door, tmp_path: Pa
     fake_ssh(f"echo $$ > {tmp_path}/pid; {bridge_to(door)}")
     async with ControlClient("ssh://host") as client:
         await client.get("/v1/status")
-        os.kill(int((tmp_path / "pid").read_text()), 2)
-        await asyncio.sleep(0.1)  # long enough for it to die of it
+        pid = int((tmp_path / "pid").read_text())
+        assert int(status(pid)["SigIgn"], 16) & 1 << (signal.SIGINT - 1)
+        os.kill(pid, signal.SIGINT)
         assert (await client.get("/v1/status"))["state"] == "READY"

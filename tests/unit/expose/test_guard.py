@@ -36,6 +36,17 @@ async def test_passwords() -> None:
 
 
 @pytest.mark.asyncio
+async def test_passwords_where_a_sandbox_forbids_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("slabwatch.expose.credentials.os.setpriority", denied)
+    known = Credentials(USERS)
+    assert await known.verify("alice", b"sesame", "")
+    known.close()
+
+
+@pytest.mark.asyncio
 async def test_what_was_verified_is_remembered_until_the_hash_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bytes] = []
 

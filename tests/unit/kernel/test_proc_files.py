@@ -15,7 +15,7 @@ from slabwatch.kernel.loadavg import LoadAvg, parse_loadavg
 from slabwatch.kernel.pressure import Pressure, parse_pressure
 from slabwatch.kernel.stat import Stat, parse_stat
 from slabwatch.kernel.sys_fs import parse_dentry_state, parse_file_nr
-from slabwatch.kernel.vmstat import parse_vmstat
+from slabwatch.kernel.vmstat import parse_vmstat, reclaim_counts
 from tests.hosts import HOSTS, STATES, kernel_config, recorded
 from tests.unit.kernel.parsers import NO_PSI
 
@@ -93,6 +93,34 @@ def test_vmstat_of_a_recorded_host(host: str, state: str) -> None:
     all_words = words(host, state, "proc/vmstat")
     assert stat == dict(zip(all_words[::2], map(int, all_words[1::2]), strict=True))
     assert stat["oom_kill"] == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (
+            {
+                "pgscan_kswapd": 5,
+                "pgscan_direct": 7,
+                "pgscan_direct_throttle": 100,
+                "pgscan_anon": 9,
+                "slabs_scanned": 3,
+            },
+            {"pages_scanned": 12, "slab_objects_scanned": 3},
+        ),
+        ({"pgscan_kswapd_dma": 1, "pgscan_kswapd_normal": 2, "pgscan_direct_normal": 4}, {"pages_scanned": 7}),
+        ({"slabs_scanned": 0}, {"slab_objects_scanned": 0}),
+        ({"nr_free_pages": 1}, {}),
+    ],
+)
+def test_what_the_kernel_has_looked_through_for_memory(rows: dict[str, int], expected: dict[str, int]) -> None:
+    assert reclaim_counts(rows) == expected
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_recorded_host_tells_what_it_has_looked_through(host: str) -> None:
+    counts = reclaim_counts(parse_vmstat(recorded(host, "after", "proc/vmstat")))
+    assert counts.keys() == {"pages_scanned", "slab_objects_scanned"}
 
 
 def test_vmstat() -> None:

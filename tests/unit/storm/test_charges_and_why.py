@@ -78,6 +78,8 @@ def test_the_why_says_what_memory_pressure_gave_back() -> None:
     assert "gave no more and 1000 MiB used up on the host, down to the floor of MemAvailable)" in text
     assert "looked through 4,000 objects" in text
     assert "looked through" not in explain(PRESSED, HOST, {"kind": "fork"}, [host])
+    nothing = {"class": "released", "retained_bytes": 0, "released_by_pressure_bytes": 0}
+    assert "gave back 0.0 MiB as nothing had stayed; for it" in explain(nothing, HOST, {"kind": "fork"}, [STEP])
 
 
 @pytest.mark.parametrize("missing", ["retained_bytes", "released_by_pressure_bytes"])

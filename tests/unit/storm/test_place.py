@@ -10,7 +10,7 @@ import pytest
 
 from slabwatch.errors import SourceUnavailable, StormRejected
 from slabwatch.host.root import KernelRoot
-from slabwatch.storm import place
+from slabwatch.storm import place, preflight
 from tests.unit.host.fabricated import V1_MOUNT, V2_MOUNT, Content, fabricate
 from tests.unit.storm.stormable import live, v1_host, v2_host
 
@@ -51,13 +51,13 @@ def entered(root: KernelRoot) -> str:
 )
 def test_the_parent_of_storms(tmp_path: Path, make: Any, own: str, parent: str) -> None:
     root = make(tmp_path, {"/proc/self/cgroup": own})
-    assert place.parent_directory(root, "self") == parent
-    assert place.parent_directory(root, "/storms") == parent.partition("/system.slice")[0] + "/storms"
+    assert preflight.storm_parents(root, "self")[0] == parent
+    assert preflight.storm_parents(root, "/storms")[0] == parent.partition("/system.slice")[0] + "/storms"
 
 
 def test_without_a_hierarchy_there_is_no_parent(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable):
-        place.parent_directory(fabricate(tmp_path, {"/proc/self/mountinfo": ""}), "self")
+        preflight.storm_parents(fabricate(tmp_path, {"/proc/self/mountinfo": ""}), "self")
 
 
 @pytest.mark.usefixtures("live")

@@ -110,6 +110,41 @@ def test_without_a_shrink_nothing_is_said_of_one() -> None:
     assert "\nSUnreclaim grew by 515.3 MiB; 515.3 MiB of it stayed.\n" in text
 
 
+STEP = {
+    "where": "storm",
+    "ended": "limit",
+    "consumed_bytes": 64 * MIB,
+    "limit_hits": 92,
+    "oom_kills": 1,
+    "pages_scanned": None,
+    "slab_objects_scanned": 4321,
+    "seconds": 0.14,
+}
+
+
+def test_memory_pressure_limits_and_what_they_gave_back() -> None:
+    verdict = made_record()["verdict"] | {"released_by_pressure_bytes": MIB}
+    caches = [row | {"released_by_pressure_bytes": 3 * MIB} for row in made_record()["caches"]]
+    host = STEP | {"where": "host", "ended": "floor", "consumed_bytes": 5000 * MIB, "oom_kills": 0, "limit_hits": None}
+    limits = {"memory_bytes": 300 * MIB, "pids": None}
+    text = text_report(made_record(verdict=verdict, caches=caches, pressure=[STEP, host], limits=limits))
+    for line in (
+        "  limits    300.0 MiB, no limit of pids, set in the kernel on the storm's own cgroup",
+        "  pressure  64 MiB used up in the storm's own cgroup, until the kernel gave no more, 0.1 s",
+        "            limit met 92 times, OOM kills 1; the kernel looked through unknown pages and 4321 slab objects",
+        "  pressure  5000 MiB used up on the host, down to the floor of MemAvailable, 0.1 s",
+        "cache                           growth    stayed  pressure by shrink    pinned  verdict",
+        "task_struct                      66.72     66.72      3.00         -         -  retained",
+        "514.6 MiB and 0.7 MiB is pinned.",
+    ):
+        assert f"\n{line}\n" in text
+    assert "515.3 MiB of it stayed, of which memory pressure gave back 1.0 MiB, a shrink gave back\n514.6 MiB" in text
+    assert max(map(len, text.splitlines())) <= 120
+    without_shrink = verdict | {"released_by_shrink_bytes": None, "pinned_bytes": None}
+    text = text_report(made_record(verdict=without_shrink))
+    assert "515.3 MiB of it stayed, of which memory pressure gave back 1.0 MiB.\n" in text
+
+
 def test_many_caches_are_cut_and_the_rest_is_summed() -> None:
     row = made_record()["caches"][0]
     rows = [

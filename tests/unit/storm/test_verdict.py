@@ -237,8 +237,11 @@ def grown(growth: int, stayed_in_a: int, shrunk_a: int | None = None, **changes:
     ("growth", "stayed", "expected"),
     [
         # A tenth of the growth is material...
-        (100 * MIB, 10 * MIB, "released"),
-        (100 * MIB, 10 * MIB + 1, "retained"),
+        (30 * MIB, 3 * MIB, "released"),
+        (30 * MIB, 3 * MIB + 1, "retained"),
+        # ...of a large growth eight caches' tolerances...
+        (156 * MIB, 8 * TOLERANCE, "released"),
+        (156 * MIB, 8 * TOLERANCE + 1, "retained"),
         # ...and of a small growth what is beyond one cache's tolerance.
         (2 * MIB, TOLERANCE, "released"),
         (2 * MIB, TOLERANCE + 1, "retained"),
@@ -249,10 +252,10 @@ def test_the_share_that_is_material(growth: int, stayed: int, expected: str) -> 
 
 
 def test_released_names_what_stayed_beyond_its_tolerance() -> None:
-    verdict = judged(grown(100 * MIB, 5 * MIB, 0))
+    verdict = judged(grown(100 * MIB, 3 * MIB, 0))
     assert verdict["reason"] == (
-        "95.0 MiB of the 100.0 MiB by which SUnreclaim grew went back by themselves within the settle time; "
-        "5.0 MiB stayed beyond the tolerance in a"
+        "97.0 MiB of the 100.0 MiB by which SUnreclaim grew went back by themselves within the settle time; "
+        "3.0 MiB stayed beyond the tolerance in a"
     )
     assert judged(grown(100 * MIB, TOLERANCE))["reason"].endswith("within the settle time")
 

@@ -24,27 +24,34 @@ _PHASES = (
     ("hold", 2.0, "storm", "storm"),
     ("drain", 0.6, "storm", "after"),
     ("settle", 30.0, "after", "after"),
+    ("pressure", 1.2, "after", "pressured"),
     ("shrink", 0.1, "after", "shrunk"),
     ("cleanup", 1.0, "shrunk", "shrunk"),
 )
 _STATES = {"baseline": "idle", "created": "idle", "loaded": "storm", "drained": "after", "settled": "after",
-           "shrunk": "shrunk", "removed": "shrunk"}  # fmt: skip
+           "pressured": "pressured", "shrunk": "shrunk", "removed": "shrunk"}  # fmt: skip
+# Nobody has recorded a host under memory pressure: a share of what a shrink gave back there.
+_BY_PRESSURE = 0.25
 
 
-def scaled_storm(host: str, scale: int = 1, *, shrink: bool = True, **wishes: Any) -> dict[str, Any]:
+def scaled_storm(
+    host: str, scale: int = 1, *, shrink: bool = True, pressure: bool = False, **wishes: Any
+) -> dict[str, Any]:
     """A record made of a recorded host's states: what grew from ``idle`` on is taken ``scale`` times."""
-    size = {"preset": "full", "cgroups": 50 * scale, "tasks": 20, "live_tasks": 1000 * scale, "shrink": shrink}
+    size = {"preset": "full", "cgroups": 50 * scale, "tasks": 20, "live_tasks": 1000 * scale, "shrink": shrink,
+            "pressure": pressure}  # fmt: skip
     plan = make_plan(size | wishes, CAPS)
     snapshots = {
         name: _snapshot(host, recorded_state, scale)
         for name, recorded_state in _STATES.items()
-        if shrink or name != "shrunk"
+        if (shrink or name != "shrunk") and (pressure or name != "pressured")
     }
     names = [row["cache"] for row in snapshots["settled"]["caches"]]
     evidence = Evidence(
         start=state(snapshots["created"]),
         loaded=state(snapshots["loaded"]),
         settled=state(snapshots["settled"]),
+        pressured=state(snapshots["pressured"]) if pressure else None,
         shrunk=state(snapshots["shrunk"]) if shrink else None,
         noise_bytes={},
         noise_sunreclaim_bytes=0,
@@ -54,7 +61,8 @@ def scaled_storm(host: str, scale: int = 1, *, shrink: bool = True, **wishes: An
         outcome="completed",
     )
     judged_on = Host(cpus=CPUS, page_size=PAGE_SIZE)
-    phases, series = _course(host, scale, shrink, plan.live_tasks)
+    left_out = {"shrink": shrink, "pressure": pressure}
+    phases, series = _course(host, scale, [name for name, there in left_out.items() if not there], plan.live_tasks)
     release, _, version = host.partition("-cgroup-")
     return {
         "format": FORMAT,
@@ -78,6 +86,8 @@ def scaled_storm(host: str, scale: int = 1, *, shrink: bool = True, **wishes: An
             "requested": plan.cgroups, "created": plan.cgroups, "removed": plan.cgroups, "leftover": 0, "left": {},
             "dying_before": 0, "dying_after": 3,
         },
+        "limits": {"memory_bytes": 400 * 2**20, "pids": 2 * plan.live_tasks + 256},
+        "pressure": [PRESSURE_STEP] if pressure else [],
         "phases": phases,
         "snapshots": snapshots,
         "series": series,
@@ -86,12 +96,20 @@ def scaled_storm(host: str, scale: int = 1, *, shrink: bool = True, **wishes: An
     }  # fmt: skip
 
 
-def _course(host: str, scale: int, shrink: bool, most_live: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+PRESSURE_STEP = {
+    "where": "storm", "ended": "limit", "consumed_bytes": 67_108_864, "limit_bytes": 78_643_200, "floor_bytes": None,
+    "limit_hits": 92, "oom_kills": 1, "seconds": 0.14, "pages_scanned": 0, "slab_objects_scanned": 4321,
+}  # fmt: skip
+
+
+def _course(
+    host: str, scale: int, left_out: list[str], most_live: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     phases: list[dict[str, Any]] = []
     series: list[dict[str, Any]] = []
     t = 0.0
     for name, seconds, before, after in _PHASES:
-        if name == "shrink" and not shrink:
+        if name in left_out:
             continue
         phases.append({"name": name, "started_at": STARTED_AT + t, "seconds": seconds})
         points = max(1, round(seconds))
@@ -125,6 +143,8 @@ def _figure(snapshot: Mapping[str, Any], figure: str) -> int:
 
 @functools.cache
 def _snapshot(host: str, name: str, scale: int) -> dict[str, Any]:
+    if name == "pressured":
+        return _between_snapshots(_snapshot(host, "after", scale), _snapshot(host, "shrunk", scale))
     idle, now = _rows(host, "idle"), _rows(host, name)
 
     def grown(before: int, after: int) -> int:
@@ -145,6 +165,21 @@ def _snapshot(host: str, name: str, scale: int) -> dict[str, Any]:
         "taken_at": STARTED_AT, "meminfo": meminfo, "processes": 62, "threads": 66, "forks": 1000, "cgroups_visible": 9,
         "cgroups_dying": 0, "caches": caches,
     }  # fmt: skip
+
+
+def _between_snapshots(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    later = {row["cache"]: row for row in after["caches"]}
+
+    def moved(old: int, new: int) -> int:
+        return round(old + _BY_PRESSURE * (new - old))
+
+    caches = []
+    for row in before["caches"]:
+        to = later.get(row["cache"], row)
+        counts = {key: moved(row[key], to[key]) for key in ("active_objects", "objects", "active_slabs", "slabs")}
+        caches.append({**row, **counts, "size_bytes": counts["slabs"] * row["pages_per_slab"] * PAGE_SIZE})
+    meminfo = {key: moved(size, after["meminfo"].get(key, size)) for key, size in before["meminfo"].items()}
+    return {**before, "meminfo": meminfo, "caches": caches}
 
 
 def _rows(host: str, name: str) -> dict[str, dict[str, int]]:

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slabwatch.cli.storm_tables import comparison_page
 from slabwatch.storm.compare import CacheFigure, Figure, Setting, compare
 from slabwatch.storm.record_form import record_of
 from slabwatch.storm.report import csv_report, text_report
 from slabwatch.storm.report_html import html_report
 from tests.hosts import HOSTS
 from tests.unit.storm.records import made_record
-from tests.unit.storm_reports.records import scaled_storm
+from tests.unit.storm_reports.records import PRESSURE_STEP, scaled_storm
 
 MIB = 2**20
 OLD, NEW = "4.19.40-cgroup-v1", "6.18.15-cgroup-v2"
@@ -102,13 +103,31 @@ def test_the_larger_tolerance_of_both_decides_what_is_noise() -> None:
         ({"plan__shell": "sh"}, ["shell is not set in A and sh in B"]),
         ({"plan__remove_first": True}, ["remove_first is not set in A and yes in B"]),
         ({"outcome": "stopped"}, ["B was stopped"]),
+        ({"verdict__class": "inconclusive"}, ["B is inconclusive"]),
+        ({"outcome": "aborted", "verdict__class": "inconclusive"}, ["B was aborted"]),
         ({"plan__preset": "full", "plan__ttl_seconds": 4.0, "plan__shrink": False}, []),
+        ({"plan__pressure": True, "plan__pressure_host": False}, []),  # what stayed is measured before it
         ({"host__cpus": 64, "host__release": "6.1"}, []),
     ],
 )
 def test_what_makes_it_unfair(changes: dict[str, Any], unfair: list[str]) -> None:
     record = changed(made_record(), tasks__failed=0)
     assert list(compare(record, changed(record, **changes)).unfair) == unfair
+
+
+def test_one_of_them_had_memory_pressure() -> None:
+    without, pressed = scaled_storm(OLD, 20), scaled_storm(OLD, 20, pressure=True)
+    assert "released_by_pressure" not in figures(compare(without, without).verdict_bytes)
+    both = compare(without, pressed)
+    released = pressed["verdict"]["released_by_pressure_bytes"]
+    assert released > 10 * MIB
+    assert figures(both.verdict_bytes)["released_by_pressure"] == (None, released, None)
+    assert figures(both.verdict_bytes)["retained"][2] == 0
+    assert list(figures(both.sunreclaim_bytes)).index("pressured") == 5
+    assert figures(both.phase_seconds)["pressure"] == (None, 1.2, None)
+    assert [(row.name, row.a, row.b) for row in both.settings] == [("plan.pressure", False, True)]
+    swapped = figures(compare(pressed, without).verdict_bytes)
+    assert swapped["released_by_pressure"] == (released, None, None)
 
 
 def test_the_shell_matters_to_its_own_kind_only() -> None:
@@ -178,12 +197,22 @@ def test_counts_are_numbers_alone() -> None:
     assert "cgroups.left" not in counts
 
 
+def test_what_only_one_storm_has_is_no_count() -> None:
+    whole, short = made_record(), made_record()
+    whole["cgroups"]["charges"], short["cgroups"]["charges"] = {"charged": 3}, None
+    for one, other in ((whole, short), (short, whole)):
+        assert "cgroups.charges" not in [figure.name for figure in compare(one, other).counts]
+        comparison_page(compare(one, other))
+
+
 def test_it_is_json() -> None:
     both = compare(scaled_storm(OLD), scaled_storm(NEW))
     assert json.loads(json.dumps(both.as_dict()))["a"]["release"] == "4.19.40"
 
 
-@pytest.mark.parametrize("record", [made_record(), scaled_storm(OLD), scaled_storm(NEW, shrink=False)])
+@pytest.mark.parametrize(
+    "record", [made_record(), scaled_storm(OLD), scaled_storm(NEW, shrink=False), scaled_storm(NEW, pressure=True)]
+)
 def test_a_record_from_a_file(record: dict[str, Any]) -> None:
     assert record_of(json.dumps(record).encode()) == record
 
@@ -216,7 +245,7 @@ def test_any_bytes_are_a_record_or_a_value_error(data: bytes) -> None:
 @given(st.data())
 def test_what_has_a_records_form_can_be_shown(data: st.DataObject) -> None:
     """Whatever is put in the place of some value, or left out: it is no record, or every reader copes with it."""
-    record = made_record()
+    record = made_record(pressure=[dict(PRESSURE_STEP)], limits={"memory_bytes": 5, "pids": None})
     place: Any = record
     while isinstance(place, dict | list) and place:
         key = data.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))

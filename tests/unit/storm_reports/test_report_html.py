@@ -103,6 +103,49 @@ def test_without_a_shrink_nothing_is_called_pinned() -> None:
     assert '<rect class="fill-untold"' in text
 
 
+def test_memory_pressure_has_its_part_of_every_bar() -> None:
+    record = scaled_storm("4.19.40-cgroup-v1", 20, pressure=True)
+    text = html_report(record)
+    page = Page(text)
+    released, shrunk, pinned = (
+        record["verdict"][f"{name}_bytes"] for name in ("released_by_pressure", "released_by_shrink", "pinned")
+    )
+    assert f"Given back by pressure {released / 2**20:.1f} MiB" in page.words
+    assert f"Given back by shrink {shrunk / 2**20:.1f} MiB" in page.words
+    assert "given back by memory pressure" in page.words, "the key"
+    assert "Memory pressure: storm" in page.words
+    assert "slab objects that it looked through 4,321" in page.words
+    assert "After memory pressure" in page.words
+    # The parts of the whole, side by side, are all of the growth.
+    whole = re.search(r'<svg class="bar" aria-hidden="true">(.*?)</svg>', text)
+    assert whole is not None
+    parts = re.findall(r'fill-(\w+)" x="([\d.]+)%" width="([\d.]+)%"', whole[1])
+    assert [name for name, _, _ in parts] == ["back", "pressure", "shrink", "pinned"]
+    assert sum(float(width) for _, _, width in parts) == pytest.approx(100, abs=0.01)
+    grown = record["verdict"]["growth_bytes"]
+    assert float(parts[1][2]) == pytest.approx(100 * released / grown, abs=0.001)
+    assert float(parts[3][2]) == pytest.approx(100 * pinned / grown, abs=0.001)
+
+
+def test_memory_pressure_without_a_shrink() -> None:
+    text = html_report(scaled_storm("4.19.40-cgroup-v1", 20, pressure=True, shrink=False))
+    assert '<rect class="fill-pressure"' in text
+    assert '<rect class="fill-untold"' in text
+    assert '<rect class="fill-pinned"' not in text
+
+
+def test_limits_and_charges_stand_in_words() -> None:
+    record = scaled_storm("6.1.176-cgroup-v2")
+    record["limits"] = {"memory_bytes": 400 * 2**20, "pids": None}
+    charges = {"file": "memory.stat", "cgroups": 50, "charged": 49, "total_bytes": 5 * 2**20, "median_bytes": 100_000}
+    record["cgroups"]["charges"] = charges | {"max_bytes": None}
+    words = Page(html_report(record)).words
+    assert "Limits, set in the kernel memory 400.0 MiB pids none" in words
+    assert "of them charged with anything 49" in words
+    assert "total 5.0 MiB" in words
+    assert "{" not in words
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_tables_tell_everything_without_scripts(host: str) -> None:
     record = scaled_storm(host)

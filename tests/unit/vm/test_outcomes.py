@@ -71,8 +71,14 @@ def test_the_page_hides_no_failure() -> None:
 
 
 def test_findings_are_told_once_with_their_kernels() -> None:
-    newer = made_outcome(cell=Cell("trixie-backports", "v2", systemd=True), package="7.3.4-1~bpo13+1")
-    assert "| 6.1.176 v2, 7.3.4 v2 systemd | info: with sheaves |" in page(made_outcome(), newer)
+    cell, figures = Cell("trixie-backports", "v2", systemd=True), FIGURES | {"doctor": {"slab caches": "ok: shared"}}
+    newer = made_outcome(cell=cell, package="7.3.4-1~bpo13+1", findings={"figures": figures})
+    alike = page(made_outcome(), made_outcome())
+    assert "Everywhere:\n\n* slab caches: info: with sheaves\n" in alike
+    assert "**slab caches**" not in alike
+    text = page(made_outcome(), made_outcome(cell=Cell("bookworm", "v1")), newer)
+    assert "**slab caches**\n\n| kernel | finding |" in text
+    assert "| 6.1.176 v2, 6.1.176 v1 | info: with sheaves |\n| 7.3.4 v2 systemd | ok: shared |" in text
 
 
 def test_a_scenario_that_tells_its_steps() -> None:
