@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
+.PHONY: run test test-system lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -29,7 +29,11 @@ run: $(VENV)/.run
 	exec $(BIN)/slabwatch --config deploy/demo/slabwatch.toml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not system"
+
+# The doors under attack, ssh, TLS, fleets, real Prometheus and Alertmanager, memory pressure: ten minutes more. As root.
+test-system: $(VENV)/.dev
+	$(BIN)/python -m pytest -m system tests/e2e
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -74,6 +78,7 @@ test-packages: $(VENV)/.dev $(VENV)/.tools
 # The same tests as in CI with many more inputs, then each parser under a coverage-guided fuzzer (FUZZ_SECONDS each).
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev
+	$(PIP) install --quiet --require-hashes -r tests/fuzz/tools.lock
 	SLABWATCH_FUZZ=20 $(BIN)/python -m pytest tests/fuzz
 	$(BIN)/python -m tests.fuzz.guided all $(FUZZ_SECONDS)
 
@@ -85,6 +90,8 @@ lock: $(VENV)/.dev
 		--no-emit-find-links --no-emit-trusted-host --extra dev --output-file requirements-dev.lock --constraint requirements.lock pyproject.toml
 	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 		--no-emit-find-links --no-emit-trusted-host --output-file tests/packages/tools.lock tests/packages/tools.in
+	$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+		--no-emit-find-links --no-emit-trusted-host --output-file tests/fuzz/tools.lock tests/fuzz/tools.in
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

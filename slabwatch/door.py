@@ -30,6 +30,8 @@ _RETRY_SECONDS = 0.5
 _BACKLOG = 1024
 # Taken in one turn of the event loop.
 _AT_ONCE = 16
+# Nobody has to go before this time, in which a client that means well sends its request.
+_GRACE_SECONDS = 0.1
 # How long a newcomer waits while the house is full of requests in hand, and how often it looks.
 _ROOM_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
@@ -158,9 +160,11 @@ class Connections:
                 connection.close()
 
     def _make_room(self) -> bool:
-        # More than one, so that not every newcomer has to look for a victim.
-        waiting = sorted((each for each in self._all.values() if not each.busy), key=lambda each: each.since)
-        for connection in waiting[: max(1, self.most // 16)]:
+        before = self.clock() - _GRACE_SECONDS
+        waiting = [each for each in self._all.values() if not each.busy and each.since < before]
+        waiting.sort(key=lambda each: each.since)
+        # More than one, if there are many, so that not every newcomer has to look for a victim.
+        for connection in waiting[: 1 + len(waiting) // 16]:
             self._close(connection, "crowded")
         return bool(waiting)
 

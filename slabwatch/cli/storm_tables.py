@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from slabwatch.cli.draw import Column, Grid, Kind, Note, Page, Value
 from slabwatch.cli.words import clock, duration, many, mib
+from slabwatch.storm.explain import by_pressure_mostly
 
 if TYPE_CHECKING:
     from slabwatch.storm.compare import Comparison, Figure
@@ -19,6 +20,9 @@ VERDICT_WORDS = {
 }
 LEFT_BEHIND = "The daemon tries again after the next storm, and when it is started next."
 MOST_LEFT = 3
+RETAINED_UNTIL_PRESSURE = (
+    "It stayed when the tasks had gone, until memory was needed: then the kernel gave most of it back by itself."
+)
 RETAINED_WITHOUT_SHRINK = "It stayed when the tasks had gone. Not told apart from pinned: no shrink was run."
 
 
@@ -116,6 +120,8 @@ def _troubles(tasks: Mapping[str, Any], cgroups: Mapping[str, Any]) -> list[Note
 def _verdict_words(verdict: Mapping[str, Any]) -> str:
     if verdict["class"] == "retained" and verdict["released_by_shrink_bytes"] is None:
         words = RETAINED_WITHOUT_SHRINK
+    elif verdict["class"] == "retained" and by_pressure_mostly(verdict):
+        words = RETAINED_UNTIL_PRESSURE
     else:
         words = VERDICT_WORDS.get(verdict["class"], "")
     reason = verdict.get("reason")

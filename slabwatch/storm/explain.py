@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MIB = 1024 * 1024
+WHERE = {"storm": "in the storm's own cgroup", "host": "on the host"}
 # What ended the use of memory.
 ENDED = {
     "limit": "until the kernel gave no more",
@@ -25,7 +26,7 @@ def explain(
             "Kernel memory accounting is off (cgroup.memory=nokmem, or not built in): nothing was charged to the "
             "cgroups, so this storm says what many tasks leave behind, and nothing about cgroups."
         )
-    parts = (_caches(host), _per_cpu(host), _meaning(verdict["class"]), _pressure(verdict, pressure), _kind(plan))
+    parts = (_caches(host), _per_cpu(host), _meaning(verdict), _pressure(verdict, pressure), _kind(plan))
     return " ".join(part for part in parts if part)
 
 
@@ -49,12 +50,19 @@ def _per_cpu(host: Mapping[str, Any]) -> str:
     return ""
 
 
-def _meaning(verdict: str) -> str:
+def by_pressure_mostly(verdict: Mapping[str, Any]) -> bool:
+    """Whether of what was given back more went under memory pressure than with the shrink."""
+    return (verdict.get("released_by_pressure_bytes") or 0) > (verdict.get("released_by_shrink_bytes") or 0)
+
+
+def _meaning(verdict: Mapping[str, Any]) -> str:
+    if verdict["class"] == "retained" and by_pressure_mostly(verdict):
+        return "Most of what had stayed the kernel gives back by itself once memory is short."
     return {
         "released": "The memory that the tasks took can be used again by everybody.",
         "retained": "No object needs the memory that stayed: the allocator holds it, and a shrink frees it.",
         "pinned": "Objects that are still in use hold the memory that stayed: look for who made them.",
-    }.get(verdict, "")
+    }.get(verdict["class"], "")
 
 
 def _pressure(verdict: Mapping[str, Any], pressure: Sequence[Mapping[str, Any]]) -> str:
@@ -69,7 +77,7 @@ def _pressure(verdict: Mapping[str, Any], pressure: Sequence[Mapping[str, Any]])
 
 def pressure_step(step: Mapping[str, Any]) -> str:
     """Where, how much, and what ended it."""
-    where = "on the host" if step["where"] == "host" else "in the storm's own cgroup"
+    where = WHERE.get(step["where"], step["where"])
     return f"{step['consumed_bytes'] / _MIB:.0f} MiB used up {where}, {ENDED.get(step['ended'], step['ended'])}"
 
 

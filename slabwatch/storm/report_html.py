@@ -19,6 +19,7 @@ from string import Template
 from typing import Any
 
 from slabwatch import __version__
+from slabwatch.storm.explain import ENDED, WHERE, by_pressure_mostly
 from slabwatch.storm.report_words import CONFIG, LABELS, MEANING, PHASES, STATES
 from slabwatch.storm.verdict import CLASSES
 
@@ -110,7 +111,10 @@ def _verdict(record: Mapping[str, Any]) -> str:
     word, verdict = _class(record), record.get("verdict") or {}
     grown, stayed, pressed, shrunk, pinned = (verdict.get(name) for name in _BYTES)
     known = word if word in CLASSES else "inconclusive"
-    meaning = MEANING["untold" if word == "retained" and shrunk is None else known]
+    if word == "retained" and shrunk is None:
+        meaning = MEANING["untold"]
+    else:
+        meaning = MEANING["pressed" if word == "retained" and by_pressure_mostly(verdict) else known]
     reason = str(verdict.get("reason") or "")
     share = f": {100 * stayed / grown:.0f} % of the growth" if grown and stayed is not None else ""
     without = "no shrink was run" if stayed is not None else "not measured"
@@ -286,7 +290,7 @@ def _settings(record: Mapping[str, Any]) -> str:
     tables.append(("Kernel memory charged to them at the peak", record["cgroups"].get("charges") or {}))
     limits = {key: "none" if value is None else value for key, value in (record.get("limits") or {}).items()}
     tables.append(("Limits, set in the kernel", limits))
-    tables += [(f"Memory pressure: {step['where']}", step) for step in record.get("pressure") or ()]
+    tables += [_pressure(step) for step in record.get("pressure") or ()]
     tables.append(("Host", host))
     parts = [
         _pairs(title, [(_label(key), _value(key, value)) for key, value in values.items()])
@@ -297,6 +301,12 @@ def _settings(record: Mapping[str, Any]) -> str:
     if options:
         parts.append(_pairs("Kernel options", [(_option(key), str(value)) for key, value in options.items()]))
     return '<section>\n<h2>Plan and host</h2>\n<div class="lists">\n' + "\n".join(parts) + "\n</div>\n</section>"
+
+
+def _pressure(step: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    figures = {key: value for key, value in step.items() if key != "where" and (key, value) != ("floor_bytes", None)}
+    title = f"Memory pressure {WHERE.get(step['where'], step['where'])}"
+    return title, figures | {"ended": ENDED.get(step["ended"], step["ended"])}
 
 
 def _pairs(title: str, pairs: Iterable[tuple[str, str]]) -> str:

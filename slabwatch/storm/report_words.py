@@ -11,6 +11,8 @@ MEANING: Mapping[str, str] = {
     "pinned": "When the tasks had gone, the memory stayed, and a shrink did not give most of it back: something still "
     "uses it.",
     "inconclusive": "The figures can not be trusted, so this storm gives no answer.",
+    "pressed": "When the tasks had gone, the memory stayed, until somebody else needed memory: then the kernel gave "
+    "most of it back by itself.",
     "untold": "When the tasks had gone, the memory stayed. No shrink was run: whether something uses it is not known.",
 }
 STATES: Mapping[str, str] = {
@@ -57,6 +59,7 @@ LABELS: Mapping[str, str] = {
     "pressure_host": "on the host too",
     "memory_bytes": "memory",
     "ended": "how it ended",
+    "consumed_bytes": "used up",
     "floor_bytes": "floor of MemAvailable",
     "limit_bytes": "memory limit of the storm meanwhile",
     "limit_hits": "times at the limit",

@@ -31,12 +31,13 @@ from tests.e2e.conftest import daemons
 from tests.e2e.daemon import Daemon
 from tests.live.kernel import need_kernel, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
-INTERVAL = 0.5
+INTERVAL = 1.0
 MOST = Connections().most
-SECONDS = 6.0
+# Of each attack; docs/security.md has the figures of 6.
+SECONDS = float(os.environ.get("SLABWATCH_ATTACK_SECONDS", "2.5"))
 MIB = 1024 * 1024
 
 ON_METRICS = ("idle", "dribble", "burst", "heads", "pipelines", "garbage", "unread", "json")

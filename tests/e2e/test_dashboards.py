@@ -14,6 +14,8 @@ from tests.e2e.fleet import free_address, get, server
 from tests.live.kernel import need_kernel
 from tests.unit.deploy.test_dashboards import NAMES, expressions
 
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
+
 # What Grafana puts in place of its variables.
 VARIABLES = {"$job": ".*", "$instance": ".*", "$__rate_interval": "10s"}
 

@@ -20,7 +20,7 @@ from tests.e2e.sshd import Sshd, ctl, environment, sshd
 from tests.live.kernel import wait_until
 
 __all__ = ["sshd"]
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 SMALL = ("storm", "--yes", "--cgroups", "3", "--tasks", "2", "--hold", "0", "--settle", "0", "--no-shrink")

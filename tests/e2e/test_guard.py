@@ -24,7 +24,7 @@ from tests.e2e.test_pressure import MIB, ratio_that_leaves
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 

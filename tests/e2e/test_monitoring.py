@@ -21,7 +21,7 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.fleet import PORT, Monitoring, get, hurried, monitoring, network_hosts
 from tests.live.kernel import need_kernel, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 NOBODY = 65_503
 # Each look is a question to a server that has other work.

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.daemon import Daemon
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 
 def storm(daemon: Daemon, *wishes: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.daemon import Daemon
 from tests.live.kernel import alive, status, wait_for_no_task, wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MIB = 1024 * 1024
 MakeDaemon = Callable[..., Daemon]

@@ -11,6 +11,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +19,14 @@ from typing import Any
 
 import pytest
 
+from slabwatch.control.audit import BURST
 from tests.certificates import Authority
 from tests.e2e.daemon import BIN, Daemon
+from tests.e2e.test_attacks import INTERVAL, assert_recovers, assert_unmoved, attackers, watched
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 Pair = tuple[Path, Path]
@@ -343,3 +346,31 @@ def test_it_does_not_start_without_what_verifies_clients(make_daemon: MakeDaemon
     )
     assert checked.returncode == 1
     assert f"remote.{key}: is not set" in checked.stderr
+
+
+# Under attack.
+
+
+def _asker(remote: Remote) -> Callable[[], bool]:
+    """A client with a certificate, and a new connection each time."""
+    context = ssl.create_default_context(cafile=str(remote.authority.certificate))
+    context.load_cert_chain(*map(str, remote.viewer))
+
+    def ask() -> bool:
+        with urllib.request.urlopen(f"{remote.url}/v1/storms", timeout=10, context=context) as response:
+            return bool(response.status == 200 and response.read())
+
+    return ask
+
+
+@pytest.mark.parametrize("attack", ["idle", "handshakes", "hellos", "garbage"])
+def test_strangers_keep_nobody_out(make_daemon: MakeDaemon, tmp_path: Path, attack: str) -> None:
+    remote = Remote(make_daemon, tmp_path, poll={"interval_seconds": INTERVAL})
+    ask = _asker(remote)
+    wait_until(ask, 10, "it serves")
+    with watched(remote.daemon, ask) as watch, attackers((attack, remote.url.removeprefix("https://"))) as done:
+        pass
+    print(watch.line(f"TLS door: {attack} {done[0]}"))
+    assert_unmoved(watch)
+    assert_recovers(remote.daemon, watch)
+    assert len(remote.refusals()) <= BURST + 1, "a flood is no flood of audit lines"

@@ -15,7 +15,7 @@ from tests.e2e.manager import Manager
 from tests.live.kernel import wait_until
 from tests.roots import build_root
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 

@@ -16,7 +16,7 @@ from tests.e2e.sshd import Sshd, User, ctl, environment, sshd
 from tests.live.kernel import children, command_line, wait_until
 
 __all__ = ["sshd"]
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 QUICK = ("--hold", "0", "--settle", "0")

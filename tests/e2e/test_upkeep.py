@@ -15,7 +15,7 @@ from tests.e2e.test_users import GROUP, OTHER_USER, USER, run_as
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 LOCKED = "slabwatch_storm_locked"

@@ -14,7 +14,7 @@ from tests.e2e.daemon import BIN, Daemon
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 USER, OTHER_USER, GROUP = 65_501, 65_502, 65_510
 MakeDaemon = Callable[..., Daemon]

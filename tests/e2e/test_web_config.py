@@ -23,7 +23,7 @@ from tests.e2e.daemon import Daemon
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.system]
 
 MakeDaemon = Callable[..., Daemon]
 PASSWORD = "open sesame"

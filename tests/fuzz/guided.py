@@ -24,11 +24,15 @@ def main() -> int:
         from tests.fuzz.targets import TARGETS
 
     target = next(target for target in TARGETS if target.name == name)
-    corpus.mkdir(parents=True, exist_ok=True)
+    # libFuzzer ends the process at once: what a target writes must be where nobody misses it.
+    scratch, inputs = corpus / "scratch", corpus / "inputs"
+    scratch.mkdir(parents=True, exist_ok=True)
+    inputs.mkdir(exist_ok=True)
+    tempfile.tempdir = str(scratch)
     for number, seed in enumerate(target.seeds()):
-        (corpus / f"seed-{number}").write_bytes(seed)
+        (inputs / f"seed-{number}").write_bytes(seed)
     limits = [f"-max_total_time={seconds}", "-max_len=65536", "-timeout=20", "-rss_limit_mb=2048"]
-    arguments = [sys.argv[0], *limits, f"-artifact_prefix={corpus}/", str(corpus)]
+    arguments = [sys.argv[0], *limits, f"-artifact_prefix={corpus}/", str(inputs)]
     atheris.Setup(arguments, target.run)
     atheris.Fuzz()
     return 0

@@ -43,7 +43,7 @@ class House:
         """One more comes; None when it is turned away."""
         one, other = socket.socketpair()
         self._others.append(other)
-        self.clock.now += 0.001
+        self.clock.now += 0.11
         if not self.connections.admit(one):
             one.close()
             return None
@@ -109,6 +109,15 @@ def test_when_it_is_full_the_longest_waiting_goes(house: Callable[[int], House])
     assert [pipe.aborted for pipe in (first, second, third)] == [False, True, False]
     assert h.connections.open == 3
     assert h.connections.closed["crowded"] == 1
+
+
+def test_who_has_just_come_has_a_moment_to_ask(house: Callable[[int], House]) -> None:
+    h = house(1)
+    assert h.enter()
+    h.clock.now -= 0.02
+    assert h.enter() is None  # 90 ms later
+    assert h.enter()  # 200 ms later
+    assert [pipe.aborted for pipe in h.pipes] == [True, False]
 
 
 def test_who_has_a_request_in_hand_is_not_thrown_out(house: Callable[[int], House]) -> None:

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from slabwatch import logs
 from slabwatch.cli.slabwatch import main
 from slabwatch.errors import SourceUnavailable
 from slabwatch.storm import lifecycle, preflight
 from slabwatch.storm.lifecycle import Swept
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests' root logger stays as it is."""
+    monkeypatch.setattr(logs, "set_up", lambda level, form: None)
 
 
 @pytest.fixture

@@ -205,4 +205,7 @@ def test_memory_pressure_is_shown_where_there_was_some() -> None:
     lines = _text(storm_tables.verdict_page(done), None)
     assert "given back by pressure    3.0 MiB" in lines
     (heads,) = (line for line in lines if line.startswith("cache "))
+    assert "until memory was needed" not in " ".join(lines)
+    done["verdict"] |= {"released_by_pressure_bytes": 500_000_000, "released_by_shrink_bytes": 3}
+    assert "until memory was needed" in " ".join(_text(storm_tables.verdict_page(done), None))
     assert heads.split() == ["cache", "verdict", "growth_MiB", "retained", "by_pressure", "given_back", "pinned"]

@@ -82,6 +82,13 @@ def test_the_why_says_what_memory_pressure_gave_back() -> None:
     assert "gave back 0.0 MiB as nothing had stayed; for it" in explain(nothing, HOST, {"kind": "fork"}, [STEP])
 
 
+def test_the_why_of_what_went_under_pressure() -> None:
+    mostly = PRESSED | {"released_by_pressure_bytes": 30 * MIB, "released_by_shrink_bytes": 10 * MIB}
+    assert "gives back by itself once memory is short" in explain(mostly, HOST, {"kind": "fork"}, [STEP])
+    half = PRESSED | {"released_by_pressure_bytes": 20 * MIB, "released_by_shrink_bytes": 20 * MIB}
+    assert "the allocator holds it, and a shrink frees it" in explain(half, HOST, {"kind": "fork"}, [STEP])
+
+
 @pytest.mark.parametrize("missing", ["retained_bytes", "released_by_pressure_bytes"])
 def test_the_why_is_silent_about_pressure_that_can_not_be_judged(missing: str) -> None:
     assert "pressure" not in explain(PRESSED | {missing: None}, HOST, {"kind": "fork"}, [STEP])

@@ -18,7 +18,7 @@ import slabwatch.storm
 from slabwatch.storm.report_html import html_report
 from tests.hosts import HOSTS
 from tests.unit.storm.records import made_record
-from tests.unit.storm_reports.records import scaled_storm
+from tests.unit.storm_reports.records import PRESSURE_STEP, scaled_storm
 
 UPLOT = Path(slabwatch.storm.__file__).parent / "assets" / "uplot"
 EMPTY = ("meta", "rect", "circle", "line", "path", "use", "br")
@@ -113,7 +113,12 @@ def test_memory_pressure_has_its_part_of_every_bar() -> None:
     assert f"Given back by pressure {released / 2**20:.1f} MiB" in page.words
     assert f"Given back by shrink {shrunk / 2**20:.1f} MiB" in page.words
     assert "given back by memory pressure" in page.words, "the key"
-    assert "Memory pressure: storm" in page.words
+    assert (
+        "Memory pressure in the storm's own cgroup how it ended until the kernel gave no more used up 64.0 MiB"
+        in page.words
+    )
+    assert "floor of MemAvailable" not in page.words
+    assert "A shrink gave most of it back" in page.words
     assert "slab objects that it looked through 4,321" in page.words
     assert "After memory pressure" in page.words
     # The parts of the whole, side by side, are all of the growth.
@@ -125,6 +130,20 @@ def test_memory_pressure_has_its_part_of_every_bar() -> None:
     grown = record["verdict"]["growth_bytes"]
     assert float(parts[1][2]) == pytest.approx(100 * released / grown, abs=0.001)
     assert float(parts[3][2]) == pytest.approx(100 * pinned / grown, abs=0.001)
+
+
+def test_what_mostly_went_under_pressure_is_not_the_shrink_s_merit() -> None:
+    record = scaled_storm("4.19.40-cgroup-v1", 20, pressure=True)
+    host = PRESSURE_STEP | {"where": "host", "ended": "floor", "floor_bytes": 5 * 2**30, "limit_hits": None}
+    record["pressure"].append(host)
+    verdict = record["verdict"]
+    shrunk, pressed = verdict["released_by_shrink_bytes"], verdict["released_by_pressure_bytes"]
+    verdict |= {"released_by_shrink_bytes": pressed, "released_by_pressure_bytes": shrunk}
+    words = Page(html_report(record)).words
+    assert "then the kernel gave most of it back by itself" in words
+    assert "A shrink gave most of it back" not in words
+    assert "Memory pressure on the host how it ended down to the floor of MemAvailable" in words
+    assert "floor of MemAvailable 5,120.0 MiB times at the limit unknown" in words
 
 
 def test_memory_pressure_without_a_shrink() -> None:
