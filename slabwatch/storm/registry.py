@@ -22,8 +22,9 @@ from slabwatch.host.slab_sysfs import SlabSysfs
 from slabwatch.storm import lifecycle, place, preflight
 from slabwatch.storm.plan import Plan, caps_of, make_plan
 from slabwatch.storm.record import summary
-from slabwatch.storm.runner import Measure, StormRun, Surroundings
+from slabwatch.storm.runner import StormRun
 from slabwatch.storm.store import RecordStore
+from slabwatch.storm.surroundings import Measure, Surroundings
 
 # So long a storm waits for the recovery before it is refused.
 _PATIENCE_SECONDS = 1.0

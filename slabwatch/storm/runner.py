@@ -10,13 +10,11 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
+from typing import Any
 
 from slabwatch.errors import SlabwatchError, StormAborted
-from slabwatch.host.root import KernelRoot
-from slabwatch.host.shrink import ShrinkResult
 from slabwatch.kernel.vmstat import reclaim_counts
 from slabwatch.storm import lifecycle
 from slabwatch.storm.charges import read_charges
@@ -24,18 +22,18 @@ from slabwatch.storm.engine import DRAIN_SECONDS, REMOVE_SECONDS, Setup
 from slabwatch.storm.engine_process import EngineProcess
 from slabwatch.storm.events import EventLog
 from slabwatch.storm.explain import explain
-from slabwatch.storm.guard import Guard, Pulse
+from slabwatch.storm.guard import Guard, Pulse, read_stalled_percent
 from slabwatch.storm.measured import Measured
 from slabwatch.storm.plan import Plan
 from slabwatch.storm.preflight import Forecast, pids_limit, workers_of
 from slabwatch.storm.record import FORMAT
+from slabwatch.storm.surroundings import Surroundings
 from slabwatch.storm.verdict import Host, judge, judge_caches
-from slabwatch.watch.derive import Derived
-from slabwatch.watch.sample import Sample
 
 SAMPLE_SECONDS = 1.0
 # As kselftest gives them: tools/testing/selftests/cgroup/test_kmem.c
 DYING_SECONDS = 8.0
+CALM_SECONDS, CALM_PERCENT = 20.0, 5.0
 # The engine's own deadline is later than the daemon's, which comes first unless the daemon hangs.
 _ENGINE_GRACE_SECONDS = 30.0
 _LIMIT_SLACK_BYTES = 256 * 1024 * 1024
@@ -44,25 +42,6 @@ _LIMIT_SLACK_BYTES = 256 * 1024 * 1024
 RECLAIM = ("pages_scanned", "slab_objects_scanned")
 
 log = logging.getLogger(__name__)
-
-
-class Measure(Protocol):
-    """Gives a fresh sample (``Sampler.measure``)."""
-
-    async def __call__(self) -> tuple[Sample, Derived]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a storm needs from the daemon. ``host``: the record's ``host``; ``reclaimable``: flags that sysfs told."""
-
-    root: KernelRoot
-    measure: Measure
-    shrink: Callable[[], Awaitable[ShrinkResult]]
-    host: Mapping[str, Any]
-    reclaimable: Mapping[str, bool]
-    min_available_bytes: int
-    on_progress: Callable[[StormRun], None]
 
 
 class StormRun:
@@ -90,6 +69,7 @@ class StormRun:
         self._limits: dict[str, int | None] = {}
         self._phases: list[dict[str, Any]] = []
         self._charges: dict[str, Any] | None = None
+        self._stall_is_own = False
 
     def request_stop(self, reason: str, outcome: str = "stopped") -> None:
         """Have it end early; the first request's reason stands."""
@@ -152,9 +132,15 @@ class StormRun:
             await self._snapshot("settled")
         if plan.pressure:
             async with self._phase("pressure"):
-                for where in ("storm", "host") if plan.pressure_host else ("storm",):
-                    await self._press(where)
+                # In the storm's own cgroup it is the storm alone that stands still for memory.
+                self._stall_is_own = True
+                await self._press("storm")
                 await self._pause(SAMPLE_SECONDS)  # the kernel gives back in the background too
+                await self._wait_for_calm()
+                self._stall_is_own = False
+                if plan.pressure_host:
+                    await self._press("host")
+                    await self._pause(SAMPLE_SECONDS)
                 await self._snapshot("pressured")
         if plan.shrink:
             async with self._phase("shrink"):
@@ -175,6 +161,14 @@ class StormRun:
         after = await asyncio.to_thread(self._reclaim_counts)
         seen = {name: after[name] - before[name] if name in before and name in after else None for name in RECLAIM}
         self._measured.pressure.append({**self._engine.pressed[where], **seen})
+
+    async def _wait_for_calm(self) -> None:
+        """The kernel's figure is a mean of ten seconds: what is over must not be held against what comes."""
+        until = time.monotonic() + CALM_SECONDS
+        while (await asyncio.to_thread(read_stalled_percent, self._around.root) or 0) > CALM_PERCENT:
+            if time.monotonic() > until:
+                return
+            await self._pause(SAMPLE_SECONDS / 2)
 
     def _reclaim_counts(self) -> dict[str, int]:
         """Blocking."""
@@ -294,7 +288,10 @@ class StormRun:
             )
             around.on_progress(self)
             failed, pressed = self.counts.get("failed", 0), self._measured.pressure_oom_kills()
-            if reason := guard.reason(await asyncio.to_thread(pulse.feel, taken[0], lag, failed, pressed)):
+            vitals = await asyncio.to_thread(pulse.feel, taken[0], lag, failed, pressed)
+            if self._stall_is_own:
+                vitals = replace(vitals, stalled_percent=None)
+            if reason := guard.reason(vitals):
                 self.request_stop(reason, "aborted")
             if self._engine is not None and self._engine.failure and phase != "cleanup":
                 # Or a long hold would go on with nothing to hold.

@@ -104,22 +104,54 @@ def test_tasks_that_can_not_be_started(daemon: Daemon) -> None:
     assert record["tasks"]["started"] + failed <= 4000
 
 
-def test_a_host_that_stands_still_for_memory(make_daemon: MakeDaemon) -> None:
+CALM = "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
+STALLED = "some avg10=90.00 avg60=9.00 avg300=1.00 total=1\nfull avg10=35.60 avg60=3.00 avg300=0.50 total=1\n"
+
+
+def told_of_pressure(daemon: Daemon) -> Path:
+    """The file that this daemon, not started yet, will read for /proc/pressure/memory."""
     pressure = Path("/proc/pressure/memory")
     need(pressure.exists(), "/proc/pressure (CONFIG_PSI)")
-    daemon = make_daemon()
     told = daemon.directory / "pressure"
-    told.write_bytes(pressure.read_bytes())
+    told.write_text(CALM, encoding="ascii")
     bind = f'mount --bind {told} {pressure} && exec "$@"'
     daemon.prefix = ("unshare", "--mount", "--propagation", "private", "sh", "-c", bind, "sh")
+    return told
+
+
+def test_a_host_that_stands_still_for_memory(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon()
+    told = told_of_pressure(daemon)
     daemon.start()
     with begun(daemon, "hold", "--cgroups", "5", "--tasks", "5", "--hold", "60") as client:
-        told.write_text(
-            "some avg10=90.00 avg60=9.00 avg300=1.00 total=1\nfull avg10=35.60 avg60=3.00 avg300=0.50 total=1\n",
-            encoding="ascii",
-        )
+        told.write_text(STALLED, encoding="ascii")
         record = client.record()
     assert record["reason"] == "all tasks of the host stood still for memory 36 % of the last 10 s (PSI full)"
+
+
+def test_a_storm_that_makes_itself_stand_still(make_daemon: MakeDaemon) -> None:
+    """Memory pressure in its own cgroup is meant to: the guard waits until it is over, and goes on guarding."""
+    daemon = make_daemon()
+    told = told_of_pressure(daemon)
+    daemon.start()
+    small = {"cgroups": 3, "tasks": 3, "hold_seconds": 0, "settle_seconds": 0, "pressure": True}
+    storm_id = daemon.begin_storm(**small)
+    daemon.wait_for_phase(storm_id, "pressure")
+    told.write_text(STALLED, encoding="ascii")
+    samples = 0
+    for event in daemon.storm_events(storm_id):
+        samples += event["event"] == "progress" and event["phase"] == "pressure"
+        if samples == 3:  # the kernel's mean goes down when it is over
+            told.write_text(CALM, encoding="ascii")
+    assert samples >= 3
+    assert (event["event"], event["outcome"], event["reason"]) == ("end", "completed", "")
+    # Not so when it is not over.
+    told.write_text(CALM, encoding="ascii")
+    storm_id = daemon.begin_storm(**small | {"settle_seconds": 60})
+    daemon.wait_for_phase(storm_id, "settle")
+    told.write_text(STALLED, encoding="ascii")
+    record = daemon.record(storm_id)
+    assert (record["outcome"], "PSI full" in record["reason"]) == ("aborted", True)
 
 
 def test_a_daemon_that_gets_no_time(daemon: Daemon) -> None:
