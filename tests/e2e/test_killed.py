@@ -36,7 +36,7 @@ MOMENTS: Mapping[str, tuple[str, dict[str, object]]] = {
 
 def reach(daemon: Daemon, moment: str, **more: object) -> str:
     phase, wishes = MOMENTS[moment]
-    usual = {"cgroups": 10, "tasks": 10, "hold_seconds": 0, "settle_seconds": 0, "ttl_seconds": 100}
+    usual = {"cgroups": 10, "tasks": 10, "hold_seconds": 0, "settle_seconds": 0, "ttl_seconds": 200}
     storm_id = daemon.start().begin_storm(**{**usual, **more, **wishes})
     daemon.wait_for_phase(storm_id, phase)
     return storm_id
