@@ -39,6 +39,8 @@ MOST = Connections().most
 # Of each attack; docs/security.md has the figures of 6.
 SECONDS = float(os.environ.get("SLABWATCH_ATTACK_SECONDS", "2.5"))
 MIB = 1024 * 1024
+# asyncio gives each TLS connection a quarter of a MiB before it has said anything.
+MOST_MIB_TLS = 256
 
 ON_METRICS = ("idle", "dribble", "burst", "heads", "pipelines", "garbage", "unread", "json")
 ON_CONTROL = ("doctors", "idle", "dribble", "heads", "bodies", "slow_bodies", "json", "pipelines", "garbage", "unread")
@@ -158,12 +160,12 @@ def settle(daemon: Daemon) -> None:
     wait_until(lambda: daemon.ask("GET", "/v1/status")[1]["poll"]["polls"] >= polls + 3, 10, "three polls")
 
 
-def assert_unmoved(watch: Watch) -> None:
+def assert_unmoved(watch: Watch, *, most_mib: int = 64, most_files: int = MOST + 20) -> None:
     """What must hold under every attack. How long anything takes is printed, and not judged."""
     # Attackers and daemon want the same two CPUs: a bystander may have to come again.
     assert len(watch.failures) <= 0.1 * len(watch.answers), watch.failures
-    assert max(watch.open_files) - watch.open_files[0] <= MOST + 20
-    assert max(watch.resident) - watch.resident[0] < 64 * MIB
+    assert max(watch.open_files) - watch.open_files[0] <= most_files
+    assert max(watch.resident) - watch.resident[0] < most_mib * MIB
     # The machines that run this are shared: polls may be late, the rhythm must stay.
     expected = watch.seconds / INTERVAL
     assert watch.polls >= 0.5 * expected - 2, f"{watch.polls} polls, {expected:.0f} were due"
@@ -236,7 +238,7 @@ def test_the_metrics_door_with_tls_and_passwords(guarded: Daemon, attack: str) -
     with watched(guarded, scrape) as watch, attackers((attack, guarded.url.removeprefix("https://"))) as done:
         pass
     print(watch.line(f"metrics with TLS: {attack} {done[0]}"))
-    assert_unmoved(watch)
+    assert_unmoved(watch, most_mib=MOST_MIB_TLS)
     assert_recovers(guarded, watch)
     if attack == "passwords":
         assert done[0]["401"] >= 3  # one after the other, at the lowest priority

@@ -22,7 +22,7 @@ import pytest
 from slabwatch.control.audit import BURST
 from tests.certificates import Authority
 from tests.e2e.daemon import BIN, Daemon
-from tests.e2e.test_attacks import INTERVAL, assert_recovers, assert_unmoved, attackers, watched
+from tests.e2e.test_attacks import INTERVAL, MOST_MIB_TLS, assert_recovers, assert_unmoved, attackers, watched
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
@@ -371,6 +371,7 @@ def test_strangers_keep_nobody_out(make_daemon: MakeDaemon, tmp_path: Path, atta
     with watched(remote.daemon, ask) as watch, attackers((attack, remote.url.removeprefix("https://"))) as done:
         pass
     print(watch.line(f"TLS door: {attack} {done[0]}"))
-    assert_unmoved(watch)
+    # Those whose handshake is under way come on top of those that are in.
+    assert_unmoved(watch, most_mib=MOST_MIB_TLS, most_files=2 * MOST)
     assert_recovers(remote.daemon, watch)
     assert len(remote.refusals()) <= BURST + 1, "a flood is no flood of audit lines"
