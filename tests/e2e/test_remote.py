@@ -22,7 +22,7 @@ import pytest
 from slabwatch.control.audit import BURST
 from tests.certificates import Authority
 from tests.e2e.daemon import BIN, Daemon
-from tests.e2e.test_attacks import INTERVAL, MOST_MIB_TLS, assert_recovers, assert_unmoved, attackers, watched
+from tests.e2e.test_attacks import INTERVAL, MOST, MOST_MIB_TLS, assert_recovers, assert_unmoved, attackers, watched
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
