@@ -167,7 +167,7 @@ class Engine:
             self._tell("load", **self._totals())
         dead = [child.status for child in self._children if child.status]
         if dead:
-            if kills := oom_kills([self.root, *lifecycle.own_children(self.root)], self.setup.version):
+            if kills := oom_kills(lifecycle.own_children(self.root), self.setup.version):
                 raise MemoryLimitReached(
                     f"the OOM killer struck {times(kills)} in the storm's own cgroups: their memory limit of "
                     f"{self.setup.limit_bytes} bytes was reached, and a worker ended with status {dead[0]}"

@@ -106,8 +106,9 @@ class Pulse:
             pressed = lifecycle.pressure_cgroup(self._storm_root)
             pressure_oom_kills = max(pressure_oom_kills, oom_kills([pressed], self._version) or 0)
             if self._kept:
+                # Not the root, where no task is: on v2 it counts what is below it once more.
                 children = (path for path in lifecycle.own_children(self._storm_root) if path != pressed)
-                own = oom_kills([self._storm_root, *children], self._version)
+                own = oom_kills(children, self._version)
         return Vitals(
             available_bytes=sample.meminfo.get("MemAvailable") if sample.meminfo else None,
             oom_kills=kills,

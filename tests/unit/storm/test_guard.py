@@ -67,6 +67,8 @@ def host(directory: Path, kills: int, version: int, cgroups: Mapping[str, int]) 
     file = "memory.oom_control" if version == 1 else "memory.events"
     rows = "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n" if version == 1 else "low 0\nmax 5\noom 1\noom_kill {}\n"
     files: dict[str, Content] = {f"/storms/s/{name}/{file}": rows.format(count) for name, count in cgroups.items()}
+    # v2 counts what is below once more.
+    files[f"/storms/s/{file}"] = rows.format(sum(cgroups.values()) if version == 2 else 0)
     return fabricate(directory, {**files, "/proc/vmstat": f"oom_kill {kills}\n"})
 
 
