@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from tests.requirements import need
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "prometheus"
 TESTS = sorted((FOLDER / "tests").glob("*.yml"))
-RULES = ("thresholds", "recording", "alerts")
+RULE_FILES = tuple(FOLDER / f"slabwatch-{name}.yml" for name in ("thresholds", "recording", "alerts"))
 
 
 def promtool(*arguments: str | Path) -> str:
@@ -46,13 +47,19 @@ def expectations() -> tuple[tuple[str, list[dict[str, Any]]], ...]:
     return tuple((case["alertname"], case["exp_alerts"]) for case in cases)
 
 
-def written_test(path: Path, series: dict[str, str], **cases: object) -> Path:
-    """Write a test with a sample a minute; ``cases``: alert_rule_test, promql_expr_test, rule_files."""
-    rules = cases.pop("rule_files", [str(FOLDER / f"slabwatch-{name}.yml") for name in RULES])
+def groups_in_order(paths: Iterable[Path]) -> list[str]:
+    """The rule groups of these files. promtool evaluates groups that a test does not name in any order at all."""
+    return [group["name"] for path in paths for group in yaml.safe_load(path.read_text(encoding="utf-8"))["groups"]]
+
+
+def written_test(path: Path, series: dict[str, str], rule_files: Sequence[Path] = RULE_FILES, **cases: object) -> Path:
+    """Write a test with a sample a minute; ``cases``: alert_rule_test, promql_expr_test."""
     inputs = [{"series": name, "values": values} for name, values in series.items()]
-    test = {"interval": "1m", "input_series": inputs, **cases}
-    path.write_text(
-        yaml.safe_dump({"rule_files": rules, "evaluation_interval": "1m", "tests": [test]}, width=1_000_000),
-        encoding="utf-8",
-    )
+    test = {
+        "rule_files": [str(file) for file in rule_files],
+        "group_eval_order": groups_in_order(rule_files),
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": inputs, **cases}],
+    }
+    path.write_text(yaml.safe_dump(test, width=1_000_000), encoding="utf-8")
     return path

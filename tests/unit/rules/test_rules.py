@@ -14,7 +14,16 @@ from deploy.prometheus.rules.declared import Alert, Record
 from deploy.prometheus.rules.thresholds import THRESHOLDS
 from deploy.prometheus.rules.written import alerts, files, records
 from slabwatch.expose.metrics import METRICS, meminfo_metric
-from tests.unit.rules.promtool import FOLDER, RULES, TESTS, expectations, promtool, run, written_test
+from tests.unit.rules.promtool import (
+    FOLDER,
+    RULE_FILES,
+    TESTS,
+    expectations,
+    groups_in_order,
+    promtool,
+    run,
+    written_test,
+)
 
 ALERTS = alerts()
 README = FOLDER / "README.md"
@@ -84,6 +93,13 @@ def test_in_situations(path: Path) -> None:
     promtool("test", "rules", path)
 
 
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_a_situation_names_all_groups(path: Path) -> None:
+    """Without it, an alert would at times see what was recorded a minute before, and say other figures."""
+    test = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert test["group_eval_order"] == groups_in_order(path.parent / name for name in test["rule_files"])
+
+
 @pytest.mark.parametrize("alert", ALERTS, ids=by_name)
 def test_each_alert_is_seen_to_fire_and_seen_not_to(alert: Alert) -> None:
     seen = [expected for name, expected in expectations() if name == alert.name]
@@ -137,7 +153,7 @@ def test_a_class_of_hosts_has_a_threshold_of_its_own(tmp_path: Path) -> None:
             }
         ],
     }
-    rules = [str(changed), *(str(FOLDER / f"slabwatch-{name}.yml") for name in RULES[1:])]
+    rules = [changed, *RULE_FILES[1:]]
     promtool("test", "rules", written_test(tmp_path / "class.yml", series, rule_files=rules, promql_expr_test=[high]))
 
 
