@@ -131,8 +131,9 @@ class OwnMetrics:
         return text
 
     def _set(self, name: str, value: float, *labels: str) -> None:
-        self._values[name][labels] = float(value)
-        self._changed(name)
+        if self._values[name].get(labels) != value:
+            self._values[name][labels] = float(value)
+            self._changed(name)
 
     def _drop(self, name: str) -> None:
         self._values[name].clear()

@@ -169,7 +169,7 @@ def test_revision_tells_of_every_change() -> None:
         lambda: own.set_kernel("6.18", "slub", "v2", "on"),
         lambda: own.set_interval(1),
         lambda: own.polled(0),
-        lambda: own.set_reload(True),
+        lambda: own.set_reload(False),
         lambda: own.storm_progress("hold", 1),
         lambda: own.storm_tasks(1, 0),
         lambda: own.set_leftover(1),
@@ -180,6 +180,8 @@ def test_revision_tells_of_every_change() -> None:
         change()
         assert own.revision not in seen
         seen.add(own.revision)
+    own.set_leftover(1)
+    assert own.revision in seen
 
 
 def test_the_lock_and_the_audit_log(shown: Any) -> None:
