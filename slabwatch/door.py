@@ -315,6 +315,12 @@ class Door:
             log.error("door_task_failed", exc_info=error, extra={"fields": {"task": task.get_name()}})
 
 
+def shown_address(address: Any) -> str:
+    """Host and port of a socket's address (of ``getsockname`` and the like) as they stand in a URL."""
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def bound_sockets(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of the host. Raises OSError. Blocks: names may come from a name server."""
     infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

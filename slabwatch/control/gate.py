@@ -14,6 +14,7 @@ from slabwatch.control.access import Caller, Verb, local_caller, may, peer_of, r
 from slabwatch.control.problems import Problem
 from slabwatch.control.remote import REMOTE_CONNECTIONS
 from slabwatch.control.services import Services
+from slabwatch.door import shown_address
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -87,5 +88,4 @@ def _tls(request: web.Request) -> ssl.SSLObject | None:
 
 
 def _address(request: web.Request) -> str:
-    host, port = (request.transport.get_extra_info("peername") if request.transport else None) or ("", 0)[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return shown_address((request.transport.get_extra_info("peername") if request.transport else None) or ("", 0))

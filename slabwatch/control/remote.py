@@ -12,13 +12,12 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from aiohttp import web
 
 from slabwatch.config import Remote
 from slabwatch.control.tls import HandshakeFailed, server_context
-from slabwatch.door import Connections, Door, bound_sockets
+from slabwatch.door import Connections, Door, bound_sockets, shown_address
 from slabwatch.errors import ConfigError
 
 # Fewer than at the local socket: asyncio keeps 256 KiB for each connection in TLS, strangers' too.
@@ -81,7 +80,7 @@ class TlsDoor:
             door.open()
         except OSError as error:
             raise ConfigError(f"remote.listen: can not listen on {remote.listen}: {error.strerror or error}") from error
-        return door, f"https://{_shown(sockets[0].getsockname())}"
+        return door, f"https://{shown_address(sockets[0].getsockname())}"
 
     async def cleanup(self) -> None:
         """Let nobody in any more. Those inside are the runner's to end."""
@@ -155,11 +154,6 @@ async def _tell(connection: socket.socket, words: bytes) -> None:
 
 def _address_of(connection: socket.socket) -> str:
     try:
-        return _shown(connection.getpeername())
+        return shown_address(connection.getpeername())
     except OSError:
         return ""  # it has gone already
-
-
-def _shown(address: Any) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +15,7 @@ from slabwatch.control import audit, openapi
 from slabwatch.control.access import VERBS, Caller, may, role_of
 from slabwatch.control.answers import Status, You
 from slabwatch.control.commands import Commands
-from slabwatch.control.gate import caller_of, demand, gate
+from slabwatch.control.gate import Handler, caller_of, demand, gate
 from slabwatch.control.problems import Problem, problem_of
 from slabwatch.control.remote import REMOTE_CONNECTIONS, remote_connections
 from slabwatch.control.services import Services
@@ -25,8 +24,6 @@ from slabwatch.control.views import caches_view, cgroups_view, collector_states,
 from slabwatch.door import CONNECTIONS, connections_of
 from slabwatch.errors import SlabwatchError
 from slabwatch.watch.sample import Sample
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES = 64 * 1024
 AUDIT_LIMIT = 100

@@ -11,7 +11,7 @@ from pathlib import Path
 from aiohttp import web
 
 from slabwatch.config import Metrics
-from slabwatch.door import Door, bound_sockets, connections_of, http_log
+from slabwatch.door import Door, bound_sockets, connections_of, http_log, shown_address
 from slabwatch.errors import ConfigError
 from slabwatch.expose.guard import Guard
 from slabwatch.expose.own import OwnMetrics
@@ -68,8 +68,7 @@ class MetricsServer:
         except OSError as error:
             await self.cleanup()
             raise self._can_not_listen(error) from error
-        name, bound = sockets[0].getsockname()[:2]
-        self._address = f"[{name}]:{bound}" if ":" in name else f"{name}:{bound}"
+        self._address = shown_address(sockets[0].getsockname())
 
     async def watch(self) -> None:
         """Take the web configuration anew whenever it has changed; one that can not be used changes nothing."""

@@ -38,7 +38,7 @@ class Remote:
 
     def __init__(self, make_daemon: MakeDaemon, directory: Path, **sections: Mapping[str, object]) -> None:
         self.authority = Authority(directory)
-        server = self.authority.issue("server", "DNS:localhost,IP:127.0.0.1", use="serverAuth")
+        server = self.authority.issue("server", "DNS:localhost,IP:127.0.0.1,IP:::1", use="serverAuth")
         self.settings: dict[str, object] = {
             "listen": "127.0.0.1:0",
             "cert": str(server[0]),
@@ -361,6 +361,14 @@ def _asker(remote: Remote) -> Callable[[], bool]:
             return bool(response.status == 200 and response.read())
 
     return ask
+
+
+def test_over_ipv6(remote: Remote) -> None:
+    remote.reload(listen="[::1]:0")
+    assert remote.url.startswith("https://[::1]:")
+    assert remote.ctl(remote.viewer, "status").returncode == 0
+    assert remote.ctl(remote.viewer, "lock", "--reason", "mine").returncode == 6
+    assert remote.refusals()[-1]["address"].startswith("[::1]:")
 
 
 @pytest.mark.parametrize("attack", ["idle", "handshakes", "hellos", "garbage"])
