@@ -23,10 +23,15 @@ def set_up(level: str, form: str) -> None:
     logging.getLogger("asyncio").setLevel("WARNING")
 
 
+def utc(seconds: float) -> str:
+    """A Unix time as it stands in logs: ISO 8601, to the millisecond."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": utc(record.created),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,

@@ -17,6 +17,7 @@ from typing import Any
 
 from slabwatch.control.access import Caller
 from slabwatch.control.audit_file import AuditFile
+from slabwatch.logs import utc
 
 # Lines that wait for the disk.
 MOST_WAITING = 1000
@@ -67,9 +68,7 @@ class AuditLog:
             if left_out:
                 fields = {**fields, "left_out": left_out}
         _log.info("audit", extra={"fields": fields})
-        now = time.time()
-        clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-        line = json.dumps({"time": clock, **fields}, separators=(",", ":"), default=str).encode()
+        line = json.dumps({"time": utc(time.time()), **fields}, separators=(",", ":"), default=str).encode()
         try:
             self._waiting.put_nowait(line)
         except queue.Full:

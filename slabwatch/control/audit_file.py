@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from slabwatch.config import Audit
+from slabwatch.state_file import DIRECTORY_MODE
 
 MODE = 0o640
-DIRECTORY_MODE = 0o750
 
 
 class AuditFile:

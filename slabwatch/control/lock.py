@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slabwatch.control.answers import LockState
-from slabwatch.control.audit_file import DIRECTORY_MODE
 from slabwatch.errors import SlabwatchError
+from slabwatch.state_file import write_json
 
 log = logging.getLogger(__name__)
 
@@ -105,18 +105,8 @@ def _read(path: Path) -> Lock | None:
 
 
 def _write(path: Path, lock: Lock) -> None:
-    """Whole, or not at all. Raises OSError."""
-    path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            json.dump(lock.as_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    """Raises OSError."""
+    write_json(path, lock.as_dict())
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)  # the name too shall survive a crash

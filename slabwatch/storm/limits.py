@@ -18,7 +18,7 @@ def set_limits(root: str, pids_root: str, version: int, memory_bytes: int, pids:
     ``pids_root`` is the directory whose pids.max counts, "" where there is none.
     """
     if version == 2:
-        _enable_controllers(root)
+        offer_controllers(root)
         memory = "memory.max"
     else:
         # Before 5.11 a root's figures hold those of its children only with use_hierarchy; later it can't be off.
@@ -31,12 +31,8 @@ def set_limits(root: str, pids_root: str, version: int, memory_bytes: int, pids:
     }
 
 
-def offer_controllers(parent: str) -> None:
-    """v2: have memory and pids in the children of ``parent``. Raises OSError where memory can not be had."""
-    _enable_controllers(parent)
-
-
-def _enable_controllers(directory: str) -> None:
+def offer_controllers(directory: str) -> None:
+    """v2: have memory and pids in the children of a cgroup. Raises OSError where memory can not be had."""
     # pids is a bonus, memory the point.
     with open(os.path.join(directory, "cgroup.subtree_control"), encoding="ascii") as file:
         enabled = file.read().split()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slabwatch.state_file import write_json
 from slabwatch.storm.record import FORMAT, summary
 
 _ID = re.compile(r"[0-9a-z-]{1,64}\Z")
@@ -26,18 +26,7 @@ class RecordStore:
 
     def save(self, record: Mapping[str, Any]) -> None:
         """Write one, then drop the oldest beyond the bound. Raises OSError; what was there before stays."""
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
-        target = self._directory / f"{record['id']}.json"
-        partial = target.with_suffix(".partial")
-        try:
-            with open(partial, "w", encoding="utf-8") as file:
-                json.dump(record, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        write_json(self._directory / f"{record['id']}.json", record)
         for old in self._files()[self._keep :]:
             old.unlink(missing_ok=True)
 
