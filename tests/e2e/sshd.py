@@ -21,12 +21,14 @@ import pytest
 
 import slabwatch
 from tests.e2e.daemon import BIN, _environment, open_directory
-from tests.live.kernel import children, command_line, wait_until
+from tests.live.kernel import alive, children, command_line, wait_until
 from tests.requirements import need
 
 SSHD = "/usr/sbin/sshd"
 RUN = Path("/run/sshd")  # sshd insists on it; a service manager makes it elsewhere
 PREFIX = "slabwatch-test-"
+# It ends with the tests, whatever they die of.
+UNTIL_STDIN_ENDS = 'exec 3<&0; "$@" 3<&- & pid=$!; (read line <&3; kill $pid) & wait $pid'
 PACKAGE = Path(slabwatch.__file__).parents[1]
 
 
@@ -89,7 +91,10 @@ class Sshd:
             config.write_text(self._config(), encoding="ascii")
             with open(self.directory / "sshd.log", "ab") as log:
                 self.process = subprocess.Popen(
-                    [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                    ["sh", "-c", UNTIL_STDIN_ENDS, "sh", SSHD, "-D", "-e", "-f", str(config)],
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
                 )
             process = self.process
             wait_until(lambda: process.poll() is not None or self._answers(), 10, "sshd answers")  # noqa: B023
@@ -120,12 +125,18 @@ class Sshd:
         lines = {pid: command_line(pid) for pid in pids}
         return [pid for pid, line in lines.items() if "stdio-bridge" in line and not line.startswith("sh -c ")]
 
+    def sessions(self) -> list[int]:
+        """The privileged half of each."""
+        assert self.process is not None
+        listeners = [pid for pid in children(self.process.pid) if command_line(pid).startswith(("sshd", SSHD))]
+        return [session for listener in listeners for session in children(listener)]
+
     def stop(self) -> None:
         """No session, and none of the users' processes, outlives it."""
-        process = self.process
+        process, sessions = self.process, self.sessions()
         assert process is not None
-        sessions = children(process.pid)
-        process.terminate()
+        assert process.stdin is not None
+        process.stdin.close()
         process.wait(10)
         for session in sessions:
             with suppress(ProcessLookupError):
@@ -188,6 +199,14 @@ def _user(kind: str, home: Path) -> Iterator[User]:
         subprocess.run(["userdel", name], check=True)
 
 
+def _remove_users_of_the_dead() -> None:
+    """A run that was killed could not remove its users."""
+    for entry in pwd.getpwall():
+        owner = entry.pw_name.removeprefix(PREFIX).rpartition("-")[2]
+        if entry.pw_name.startswith(PREFIX) and owner.isdigit() and not alive(int(owner)):
+            subprocess.run(["userdel", entry.pw_name], check=False)
+
+
 @contextmanager
 def _run_directory() -> Iterator[None]:
     made = not RUN.exists()
@@ -209,6 +228,7 @@ def running_sshd() -> Iterator[Sshd]:
         need(shutil.which(program) is not None, f"{program} (openssh-server, openssh-client, passwd)")
     need(shutil.which("setpriv") is not None, "setpriv (util-linux)")
     with ExitStack() as stack:
+        _remove_users_of_the_dead()
         directory = stack.enter_context(open_directory())
         stack.enter_context(_run_directory())
         member, stranger = (stack.enter_context(_user(kind, directory)) for kind in ("in", "out"))

@@ -169,10 +169,9 @@ def test_a_network_that_goes_silent(over: Over) -> None:
     with over.beside("top", "--watch") as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert over.sshd.process is not None
         # Of each session's two halves, the one that talks to the network.
-        monitors = children(over.sshd.process.pid)
-        sessions = [pid for monitor in monitors for pid in children(monitor)]
+        sessions = [pid for monitor in over.sshd.sessions() for pid in children(monitor)]
+        assert sessions
         for pid in sessions:
             os.kill(pid, signal.SIGSTOP)
         try:
