@@ -5,18 +5,16 @@ The fleet: this host with two real storms, and the recorded hosts as they were b
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from deploy.grafana.source.draw import Prometheus, draw
 from tests.e2e.conftest import daemons
 from tests.e2e.daemon import Daemon, open_directory
-from tests.e2e.fleet import free_address, server
+from tests.e2e.fleet import prometheus
 from tests.hosts import HOSTS, host_root
 from tests.live.kernel import need_kernel
 
@@ -38,7 +36,11 @@ def main() -> int:
             recorded = make(storms=False, poll={"interval_seconds": 1.0})
             recorded.arguments = ("--root", str(directory / name))
             hosts[name] = recorded.start()
-        url = stack.enter_context(_prometheus(directory, hosts))
+        targets = [
+            {"targets": [daemon.url.removeprefix("http://")], "labels": {"instance": name}}
+            for name, daemon in hosts.items()
+        ]
+        url = stack.enter_context(prometheus(directory, *targets)).url
         for moment, state in enumerate(_STATES):
             for name in HOSTS:
                 _switch(directory, name, state)
@@ -61,22 +63,6 @@ def _switch(directory: Path, name: str, state: str) -> None:
     made = directory / f".{name}"
     made.symlink_to(host_root(name, state))
     os.replace(made, directory / name)
-
-
-@contextmanager
-def _prometheus(directory: Path, hosts: dict[str, Daemon]) -> Iterator[str]:
-    address = free_address()
-    targets = [
-        {"targets": [daemon.url.removeprefix("http://")], "labels": {"instance": name}}
-        for name, daemon in hosts.items()
-    ]
-    job = {"job_name": "slabwatch", "scrape_interval": "1s", "static_configs": targets}
-    config = directory / "prometheus.json"  # JSON is YAML
-    config.write_text(json.dumps({"scrape_configs": [job]}), encoding="ascii")
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]
-    ready = f"http://{address}/-/ready"
-    with server([*command, f"--web.listen-address={address}"], directory / "prometheus.log", ready):
-        yield f"http://{address}"
 
 
 if __name__ == "__main__":

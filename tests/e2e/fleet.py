@@ -147,6 +147,24 @@ class Engine:
         return {tuple(sorted(row["metric"].items())): float(row["value"][1]) for row in answer}
 
 
+@contextmanager
+def prometheus(directory: Path, *targets: Mapping[str, object], **job: object) -> Iterator[Engine]:
+    """A real one that scrapes these each second; ``job`` adds to its scrape configuration."""
+    address, config = free_address(), directory / "prometheus.json"  # JSON is YAML
+    scrape = {
+        "job_name": "slabwatch",
+        "scrape_interval": "1s",
+        "scrape_timeout": "1s",
+        "static_configs": targets,
+        **job,
+    }
+    config.write_text(json.dumps({"scrape_configs": [scrape]}), encoding="ascii")
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]
+    ready = f"http://{address}/-/ready"
+    with server([*command, f"--web.listen-address={address}"], directory / "prometheus.log", ready):
+        yield Engine(f"http://{address}")
+
+
 @dataclass(frozen=True, slots=True)
 class Monitoring:
     """The programs of a fleet's monitoring, with addresses of their own."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import daemons
 from tests.e2e.daemon import open_directory
-from tests.e2e.fleet import free_address, get, server
+from tests.e2e.fleet import get, prometheus
 from tests.live.kernel import need_kernel
 from tests.unit.deploy.test_dashboards import NAMES, expressions
 
@@ -26,16 +25,10 @@ def scraped() -> Iterator[tuple[str, float]]:
     began = time.time()
     with daemons(need_kernel()) as make, open_directory() as directory:
         daemon = make(poll={"interval_seconds": 1.0}).start()
-        address = free_address()
-        config = directory / "prometheus.json"  # JSON is YAML
-        target = daemon.url.removeprefix("http://")
-        job = {"job_name": "slabwatch", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
-        config.write_text(json.dumps({"scrape_configs": [job]}), encoding="ascii")
-        command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]
-        with server([*command, f"--web.listen-address={address}"], directory / "log", f"http://{address}/-/ready"):
+        with prometheus(directory, {"targets": [daemon.url.removeprefix("http://")]}) as real:
             done = daemon.ctl("storm", "--preset", "smoke", "--settle", "3", "--yes", seconds=120)
             assert done.returncode == 0, done.stderr
-            yield f"http://{address}", began
+            yield real.url, began
 
 
 @pytest.mark.parametrize("name", NAMES)

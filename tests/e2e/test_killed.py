@@ -62,13 +62,18 @@ def kill(daemon: Daemon, moment: str) -> None:
     assert daemon.stop() == 0
 
 
+def end_both(daemon: Daemon, number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal the engine while its daemon can not see to it, and kill that."""
+    daemon.signal(signal.SIGSTOP)
+    os.kill(daemon.engine(), number)
+    daemon.signal(signal.SIGKILL)
+    daemon.wait()
+
+
 def kill_with_engine(daemon: Daemon) -> None:
     """Then nobody is left to remove the cgroups: the next daemon does, and says so."""
     storm_id = reach(daemon, "hold")
-    daemon.signal(signal.SIGSTOP)
-    os.kill(daemon.engine(), signal.SIGKILL)
-    daemon.signal(signal.SIGKILL)
-    daemon.wait()
+    end_both(daemon)
     wait_for_no_task(storm_id, 5)
     assert daemon.parent is not None
     assert len(cgroups_below(daemon.parent)) == 11
@@ -107,10 +112,7 @@ def remove_the_state(daemon: Daemon) -> None:
     """While a storm runs, and before the next start: what there is to be removed is known without it."""
     storm_id = reach(daemon, "hold")
     shutil.rmtree(daemon.state, ignore_errors=True)
-    daemon.signal(signal.SIGSTOP)
-    os.kill(daemon.engine(), signal.SIGKILL)
-    daemon.signal(signal.SIGKILL)
-    daemon.wait()
+    end_both(daemon)
     shutil.rmtree(daemon.state, ignore_errors=True)
     next_start_cleans_up(daemon)
     wait_for_no_task(storm_id, 5)
@@ -136,10 +138,7 @@ def stop(daemon: Daemon, moment: str) -> None:
 def clean_up_without_a_daemon(daemon: Daemon) -> None:
     """As a service manager has it done after a death without goodbye."""
     storm_id = reach(daemon, "hold")
-    daemon.signal(signal.SIGSTOP)
-    os.kill(daemon.engine(), signal.SIGKILL)
-    daemon.signal(signal.SIGKILL)
-    daemon.wait()
+    end_both(daemon)
     wait_for_no_task(storm_id, 5)
     parent = daemon.parent
     assert parent is not None
@@ -154,10 +153,7 @@ def clean_up_without_a_daemon(daemon: Daemon) -> None:
 def tell_the_engine_to_end(daemon: Daemon, number: signal.Signals) -> None:
     """A service manager may tell all processes of a service: the engine cleans up before it ends."""
     storm_id = reach(daemon, "hold")
-    daemon.signal(signal.SIGSTOP)
-    os.kill(daemon.engine(), number)
-    daemon.signal(signal.SIGKILL)
-    daemon.wait()
+    end_both(daemon, number)
     wait_for_no_task(storm_id, 5)
     wait_until(lambda: not daemon.cgroups(), 5, "the engine has removed its cgroups")
     next_start_cleans_up(daemon)

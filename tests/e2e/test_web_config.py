@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +17,7 @@ import pytest
 
 from tests.certificates import Authority
 from tests.e2e.daemon import Daemon
+from tests.e2e.fleet import Engine, get, prometheus
 from tests.live.kernel import wait_until
 from tests.requirements import need
 
@@ -279,61 +277,14 @@ def idle_connection(protected: Protected) -> Iterator[Any]:
         yield connection
 
 
-class Prometheus:
-    """A real one, that scrapes one target each second."""
-
-    def __init__(self, directory: Path, scrape: dict[str, Any]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        config = directory / "prometheus.json"  # JSON is YAML
-        job = {"job_name": "slabwatch", "scrape_interval": "1s", "scrape_timeout": "1s", **scrape}
-        config.write_text(json.dumps({"scrape_configs": [job]}), encoding="ascii")
-        with open(directory / "prometheus.log", "wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    *("prometheus", f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"),
-                    *(f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def get(self, path: str) -> Any:
-        """The answer's data, or None as long as it does not answer."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/v1/{path}", timeout=5) as response:
-                return json.loads(response.read())["data"]
-        except OSError:
-            return None
-
-    def target(self) -> dict[str, Any]:
-        """Its only target, as its page of targets shows it."""
-        found = self.get("targets")
-        active: list[dict[str, Any]] = found["activeTargets"] if found else []
-        return active[0] if active else {}
-
-    def value(self, query: str) -> float | None:
-        found = self.get(f"query?query={urllib.parse.quote(query)}")
-        return float(found["result"][0]["value"][1]) if found and found["result"] else None
-
-    def close(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+def target(real: Engine) -> dict[str, Any]:
+    """Its only target, as its page of targets shows it."""
+    active: list[dict[str, Any]] = get(f"{real.url}/api/v1/targets")["data"]["activeTargets"]
+    return active[0] if active else {}
 
 
-@contextmanager
-def prometheus(directory: Path, scrape: dict[str, Any]) -> Iterator[Prometheus]:
-    need(shutil.which("prometheus") is not None, "prometheus")
-    running = Prometheus(directory, scrape)
-    try:
-        yield running
-    finally:
-        running.close()
+def value(real: Engine, query: str) -> float | None:
+    return next(iter(real.query(query).values()), None)
 
 
 def test_a_real_prometheus_scrapes_over_tls_with_a_password(protected: Protected, tmp_path: Path) -> None:
@@ -348,22 +299,23 @@ def test_a_real_prometheus_scrapes_over_tls_with_a_password(protected: Protected
     pair["key_file"] = str(protected.authority.directory / "client.key")
     scrape: dict[str, Any] = {
         "scheme": "https",
-        "static_configs": [{"targets": [protected.daemon.url.removeprefix("https://")]}],
         "tls_config": {"ca_file": str(protected.authority.certificate), "server_name": "localhost", **pair},
         "basic_auth": {"username": "prometheus", "password": PASSWORD},
     }
-    with prometheus(tmp_path, scrape) as real:
-        wait_until(lambda: real.target().get("health") == "up", 30, f"it is up: {real.target()}")
-        wait_until(lambda: (real.value("slabwatch_polls_total") or 0) >= 2, 20, "figures arrive")
-        assert real.value('slabwatch_slab_active_objects{cache="task_struct"}')
+    targets = {"targets": [protected.daemon.url.removeprefix("https://")]}
+    with prometheus(tmp_path, targets, **scrape) as real:
+        wait_until(lambda: target(real).get("health") == "up", 30, f"it is up: {target(real)}")
+        wait_until(lambda: (value(real, "slabwatch_polls_total") or 0) >= 2, 20, "figures arrive")
+        assert value(real, 'slabwatch_slab_active_objects{cache="task_struct"}')
         # Another certificate while it scrapes: no scrape is lost.
         for end in ("pem", "key"):
             shutil.copy(protected.authority.directory / f"renewed.{end}", protected.directory / f"server.{end}")
         loaded = protected.daemon.events("web_config_loaded")
         wait_until(lambda: len(protected.daemon.events("web_config_loaded")) > len(loaded), 15, "it is taken")
         since = time.time()
-        wait_until(lambda: (real.value("timestamp(up)") or 0) > since + 2, 20, "two more scrapes")
-        assert real.value("min_over_time(up[10s])") == 1
-    with prometheus(tmp_path, {**scrape, "basic_auth": {"username": "prometheus", "password": "wrong"}}) as real:
-        wait_until(lambda: real.target().get("health") == "down", 30, "it is refused")
-        assert "401" in real.target()["lastError"]
+        wait_until(lambda: (value(real, "timestamp(up)") or 0) > since + 2, 20, "two more scrapes")
+        assert value(real, "min_over_time(up[10s])") == 1
+    scrape["basic_auth"] = {"username": "prometheus", "password": "wrong"}
+    with prometheus(tmp_path, targets, **scrape) as real:
+        wait_until(lambda: target(real).get("health") == "down", 30, "it is refused")
+        assert "401" in target(real)["lastError"]

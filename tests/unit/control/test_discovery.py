@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from hypothesis import strategies as st
 from slabwatch.control import discovery
 from slabwatch.control.discovery import Scraped, scraped_by
 from slabwatch.errors import ControlError
-from tests.requirements import need
+from tests.e2e.fleet import free_address, server
 
 
 def target(job: str = "slabwatch", url: str = "http://db1:9934/metrics", **labels: str) -> dict[str, Any]:
@@ -127,22 +125,13 @@ scrape_configs:
 
 
 @pytest.fixture
-def prometheus(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> Iterator[str]:
+def prometheus(tmp_path: Path) -> Iterator[str]:
     """A real one; its targets are down, which is no matter here."""
-    need(shutil.which("prometheus") is not None, "prometheus")
     (tmp_path / "p.yml").write_text(CONFIG, encoding="ascii")
-    port = unused_tcp_port_factory()
-    with open(tmp_path / "log", "wb") as log:
-        process = subprocess.Popen(
-            ["prometheus", f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data",
-             f"--web.listen-address=127.0.0.1:{port}"],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(20)
+    address = free_address()
+    command = ["prometheus", f"--config.file={tmp_path}/p.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    with server([*command, f"--web.listen-address={address}"], tmp_path / "log", f"http://{address}/-/ready"):
+        yield f"http://{address}"
 
 
 @pytest.mark.e2e
