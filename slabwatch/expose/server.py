@@ -7,16 +7,20 @@ import dataclasses
 import logging
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from slabwatch.config import Metrics
 from slabwatch.door import Door, bound_sockets, connections_of, http_log, shown_address
 from slabwatch.errors import ConfigError
-from slabwatch.expose.guard import Guard
 from slabwatch.expose.own import OwnMetrics
-from slabwatch.expose.web_config import WebConfig
-from slabwatch.expose.web_config_file import Loaded, WebConfigFile
+
+# YAML and bcrypt come with these: 1.3 MiB that a daemon without a web configuration has no use for.
+if TYPE_CHECKING:
+    from slabwatch.expose.guard import Guard
+    from slabwatch.expose.web_config import WebConfig
+    from slabwatch.expose.web_config_file import Loaded, WebConfigFile
 
 # How soon a changed file or certificate is taken: a look costs a stat for each of them.
 LOOK_SECONDS = 2.0
@@ -35,7 +39,7 @@ class MetricsServer:
         self._settings = settings
         self._app = app
         self._own = own
-        self._file = WebConfigFile(Path(settings.web_config_file)) if settings.web_config_file else None
+        self._file: WebConfigFile | None = None
         self._guard: Guard | None = None
         self._runner: web.AppRunner | None = None
         self._door: Door | None = None
@@ -49,7 +53,11 @@ class MetricsServer:
 
     async def start(self) -> None:
         """Serve. Raises ConfigError: an address that can not be had, a web configuration that can not be used."""
-        if self._file is not None:
+        if self._settings.web_config_file:
+            from slabwatch.expose.guard import Guard
+            from slabwatch.expose.web_config_file import WebConfigFile
+
+            self._file = WebConfigFile(Path(self._settings.web_config_file))
             self._guard = Guard(await asyncio.to_thread(self._file.load))
             self._guard.install(self._app)
             self._apply(self._guard.loaded)
