@@ -37,6 +37,7 @@ class Attack:
     def __init__(self, address: str, seconds: float) -> None:
         self.address = address
         self.seconds = seconds
+        self.over = False
         self.done: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -60,7 +61,7 @@ class Attack:
             while True:
                 with suppress(OSError, asyncio.IncompleteReadError):
                     await each(number)
-                if not again:
+                if not again or self.over:
                     return
                 await asyncio.sleep(0.02)
 
@@ -94,6 +95,8 @@ class Attack:
     async def burst(self) -> None:
         """10,000 scrapes as fast as they are answered, half of them on connections of their own."""
         left = itertools.count()
+        # It ends by itself, and is to come to that end on a slow machine too.
+        self.seconds += 25
 
         async def each(number: int) -> None:
             async with self.connection() as (reader, writer):
@@ -105,6 +108,7 @@ class Attack:
                     self.done[head.split(b" ")[1].decode()] += 1
                     if number % 2:
                         return
+                self.over = True
 
         await self.crowd(50, each)
 

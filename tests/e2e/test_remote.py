@@ -351,6 +351,15 @@ def test_it_does_not_start_without_what_verifies_clients(make_daemon: MakeDaemon
 # Under attack.
 
 
+def _has_loopback6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as listener:
+            listener.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
 def _asker(remote: Remote) -> Callable[[], bool]:
     """A client with a certificate, and a new connection each time."""
     context = ssl.create_default_context(cafile=str(remote.authority.certificate))
@@ -363,6 +372,7 @@ def _asker(remote: Remote) -> Callable[[], bool]:
     return ask
 
 
+@pytest.mark.skipif(not _has_loopback6(), reason="this machine has no ::1")
 def test_over_ipv6(remote: Remote) -> None:
     remote.reload(listen="[::1]:0")
     assert remote.url.startswith("https://[::1]:")
