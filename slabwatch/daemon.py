@@ -79,9 +79,11 @@ class Daemon:
         self._own = OwnMetrics()
         self._own.set_kernel(**self._facts.as_dict())
         self._own.set_interval(config.poll.interval_seconds)
-        self._page = MetricsPage(self._own, selection=CacheSelection.from_config(config.caches))
         self._collectors = Collectors(root, config)
         self._sampler = Sampler(self._collectors.collect, self._publish, config.poll.interval_seconds)
+        self._page = MetricsPage(
+            self._own, selection=CacheSelection.from_config(config.caches), catch_up=self._sampler.catch_up
+        )
         state = config.state_directory()
         self._audit = AuditLog(AuditFile(state, lambda: self.config.audit))
         self._switch = MaintenanceSwitch(state, self._own.set_locked)

@@ -26,7 +26,8 @@ _STALE_SECONDS_AT_LEAST = 30.0
 
 
 class MetricsPage:
-    """The last sample, as a page. ``clock`` gives the seconds that ``Sample.monotonic_seconds`` are counted in.
+    """The last sample, as a page. ``clock`` gives the seconds that ``Sample.monotonic_seconds`` are counted in;
+    ``catch_up`` is called before anybody looks, and publishes what was sampled meanwhile.
 
     Not for use by several threads at once.
     """
@@ -36,9 +37,11 @@ class MetricsPage:
         own: OwnMetrics,
         clock: Callable[[], float] = time.monotonic,
         selection: CacheSelection | None = None,
+        catch_up: Callable[[], None] = lambda: None,
     ) -> None:
         self._own = own
         self._clock = clock
+        self._catch_up = catch_up
         self._kernel = KernelPage(selection)
         self._last: tuple[Sample, Derived] | None = None
         self._kernel_text: dict[bool, bytes] = {}
@@ -57,6 +60,7 @@ class MetricsPage:
 
     def fresh(self, now_monotonic: float) -> bool:
         """Whether the last sample is young enough to be shown: max(3 x interval, 30 s)."""
+        self._catch_up()
         if self._last is None:
             return False
         longest = max(_STALE_INTERVALS * (self._own.interval_seconds or 0.0), _STALE_SECONDS_AT_LEAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from slabwatch.kernel.slabinfo import SlabInfo, parse_slabinfo
 from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import Sample
 from slabwatch.watch.sampler import Sampler
-from tests.unit.watch.clock import InlineExecutor, JumpingLoop, run
+from tests.unit.watch.clock import JumpingClock
 
 SLABINFO = parse_slabinfo(b"slabinfo - version: 2.1\n#\ndentry 1 21 192 21 1 : tunables 0 0 0 : slabdata 1 1 0\n")
 
@@ -25,28 +25,24 @@ def make_sample(number: int, slabinfo: SlabInfo | None = SLABINFO) -> Sample:
 
 
 class Polls:
-    """A collector that notes when it was called, and may take its time by the loop's clock."""
+    """A collector that notes when it was called, and may take its time by the clock."""
 
-    def __init__(self, loop: JumpingLoop) -> None:
+    def __init__(self, clock: JumpingClock, takes: dict[int, float] | None = None) -> None:
         self.at: list[float] = []
-        self.takes: dict[int, float] = {}  # number of the poll, from 1 -> seconds
+        self.fresh: list[bool] = []
         self.published: list[tuple[Sample, Derived]] = []
-        self._loop = loop
-        self._begin = loop.time()
+        self._clock = clock
+        self._takes = takes or {}  # number of the poll, from 1 -> seconds
 
     def collect(self, *, fresh: bool = False) -> Sample:
-        self.at.append(round(self._loop.time() - self._begin, 6))
-        number = len(self.at)
-        self._loop.advance(self.takes.get(number, 0.001))
-        return make_sample(number)
+        self.at.append(self._clock.seconds)
+        self.fresh.append(fresh)
+        self._clock.now += self._takes.get(len(self.at), 0.001)
+        return make_sample(len(self.at))
 
     def publish(self, sample: Sample, derived: Derived) -> None:
+        assert threading.current_thread() is threading.main_thread()
         self.published.append((sample, derived))
-
-
-@pytest.fixture
-def inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slabwatch.watch.sampler.ThreadPoolExecutor", InlineExecutor)
 
 
 @contextlib.asynccontextmanager
@@ -59,34 +55,39 @@ async def running(sampler: Sampler) -> AsyncIterator[asyncio.Task[None]]:
         await asyncio.gather(task, return_exceptions=True)
 
 
+def by_clock(
+    interval: float, stops: Iterable[float], takes: dict[int, float] | None = None
+) -> tuple[JumpingClock, Polls, Sampler]:
+    clock = JumpingClock(stops)
+    polls = Polls(clock, takes)
+    return clock, polls, Sampler(polls.collect, polls.publish, interval, monotonic=clock.monotonic, wait=clock.wait)
+
+
 def polled(seconds: float, interval: float, takes: dict[int, float] | None = None) -> tuple[Polls, Sampler]:
-    async def main(loop: JumpingLoop) -> tuple[Polls, Sampler]:
-        polls = Polls(loop)
-        polls.takes = takes or {}
-        sampler = Sampler(polls.collect, polls.publish, interval)
+    async def main() -> tuple[Polls, Sampler]:
+        clock, polls, sampler = by_clock(interval, [seconds], takes)
         async with running(sampler):
-            await asyncio.sleep(seconds)
+            await clock.stopped()
+            sampler.catch_up()
         return polls, sampler
 
-    return run(main)
+    return asyncio.run(main())
 
 
-@pytest.mark.usefixtures("inline")
 def test_a_thousand_polls_do_not_drift() -> None:
     polls, sampler = polled(9995.0, 10.0)
     assert polls.at == [10.0 * number for number in range(1000)]
     assert sampler.polls == len(polls.published) == 1000
     assert sampler.overruns == 0
+    assert not any(polls.fresh)
 
 
-@pytest.mark.usefixtures("inline")
 def test_polls_of_uneven_length_stay_on_the_grid() -> None:
     polls, sampler = polled(45.0, 10.0, {1: 9.9, 2: 0.0, 3: 10.0, 4: 5.0})
     assert polls.at == [0.0, 10.0, 20.0, 30.0, 40.0]
     assert sampler.overruns == 0, "a poll that ends just when the next is due has not overrun"
 
 
-@pytest.mark.usefixtures("inline")
 @pytest.mark.parametrize(
     ("takes", "at", "overruns"),
     [
@@ -106,7 +107,6 @@ def test_points_that_a_long_poll_missed_are_counted_and_fall_out(
     assert sum(one["missed"] for one in fields) == overruns
 
 
-@pytest.mark.usefixtures("inline")
 def test_what_is_kept_and_published() -> None:
     polls, sampler = polled(25.0, 10.0)
     assert [sample.number for sample, _ in polls.published] == [1, 2, 3]
@@ -115,108 +115,158 @@ def test_what_is_kept_and_published() -> None:
     assert polls.published[0][1].cache_bytes == (4096,)
 
 
-@pytest.mark.usefixtures("inline")
+def test_nobody_has_to_look_for_samples_to_be_published() -> None:
+    """They are held for a while, so that a poll need not wake the loop, but not without a bound."""
+
+    async def main() -> Polls:
+        clock, polls, sampler = by_clock(10.0, [35.0])
+        async with running(sampler):
+            await clock.stopped()
+            await asyncio.sleep(0)
+        return polls
+
+    assert [sample.number for sample, _ in asyncio.run(main()).published] == [1, 2, 3, 4]
+
+
 def test_the_first_sample_is_the_first_with_caches() -> None:
-    async def main(loop: JumpingLoop) -> Sampler:
+    async def main() -> Sampler:
+        clock = JumpingClock([45.0])
         numbers = iter(range(1, 10))
 
         def collect(*, fresh: bool = False) -> Sample:
             number = next(numbers)
             return make_sample(number, SLABINFO if number >= 3 else None)
 
-        sampler = Sampler(collect, lambda sample, derived: None, 10.0)
+        sampler = Sampler(collect, _ignore, 10.0, monotonic=clock.monotonic, wait=clock.wait)
         async with running(sampler):
-            await asyncio.sleep(45)
+            await clock.stopped()
+            sampler.catch_up()
         return sampler
 
-    sampler = run(main)
+    sampler = asyncio.run(main())
     assert sampler.first is not None
     assert sampler.latest is not None
     assert (sampler.first.number, sampler.latest.number) == (3, 5)
 
 
-@pytest.mark.usefixtures("inline")
 def test_measure_is_fresh_published_and_off_the_grid() -> None:
-    async def main(loop: JumpingLoop) -> tuple[Polls, Sampler, Sample]:
-        polls = Polls(loop)
-        sampler = Sampler(polls.collect, polls.publish, 10.0)
+    async def main() -> tuple[Polls, Sampler, Sample]:
+        clock, polls, sampler = by_clock(10.0, [13.0, 15.0, 25.0])
         async with running(sampler):
-            await asyncio.sleep(13.0)
+            await clock.stopped()
             sample, derived = await sampler.measure()
+            await clock.stopped()
             assert sampler.latest is sample
             assert sampler.derived is derived
-            await asyncio.sleep(12.0)
+            clock.go()
+            await clock.stopped()
+            sampler.catch_up()
         return polls, sampler, sample
 
-    polls, sampler, sample = run(main)
+    polls, sampler, sample = asyncio.run(main())
     assert polls.at == [0.0, 10.0, 13.0, 20.0]
+    assert polls.fresh == [False, False, True, False]
     assert sample.number == 3
     assert polls.published[2][0] is sample
     assert (sampler.polls, sampler.overruns) == (4, 0)
 
 
-@pytest.mark.usefixtures("inline")
-def test_measure_works_before_the_first_poll() -> None:
-    async def main(loop: JumpingLoop) -> Sampler:
-        polls = Polls(loop)
-        sampler = Sampler(polls.collect, polls.publish, 10.0)
-        assert (sampler.latest, sampler.derived, sampler.first) == (None, None, None)
-        await sampler.measure()
-        return sampler
-
-    sampler = run(main)
-    assert sampler.first is not None
-    assert sampler.polls == 1
-
-
-@pytest.mark.usefixtures("inline")
-def test_a_reload_replaces_collectors_and_interval_at_once() -> None:
-    async def main(loop: JumpingLoop) -> tuple[Polls, Polls, Sampler]:
-        old, new = Polls(loop), Polls(loop)
-        sampler = Sampler(old.collect, old.publish, 10.0)
+def test_a_measurement_that_takes_over_a_point_of_the_grid_stands_for_it() -> None:
+    async def main() -> Polls:
+        clock, polls, sampler = by_clock(10.0, [13.0, 35.0], {3: 8.0})
         async with running(sampler):
-            await asyncio.sleep(13.0)
-            await sampler.replace_collect(new.collect, 3.0)
-            await asyncio.sleep(7.5)
+            await clock.stopped()
+            await sampler.measure()
+            await clock.stopped()
+        assert sampler.overruns == 0
+        return polls
+
+    assert asyncio.run(main()).at == [0.0, 10.0, 13.0, 30.0]
+
+
+def test_before_the_first_poll_there_is_nothing() -> None:
+    sampler = Sampler(lambda *, fresh=False: make_sample(1), _ignore, 10.0)
+    assert (sampler.latest, sampler.derived, sampler.first, sampler.first_derived) == (None, None, None, None)
+    assert (sampler.polls, sampler.behind_seconds()) == (0, 0.0)
+
+
+def test_a_reload_replaces_collectors_and_interval_at_once() -> None:
+    async def main() -> tuple[Polls, Polls, Sampler]:
+        clock, old, sampler = by_clock(10.0, [13.0, 20.5])
+        new = Polls(clock)
+        async with running(sampler):
+            await clock.stopped()
+            await asyncio.gather(*(sampler.replace_collect(new.collect, interval) for interval in (7.0, 3.0)))
+            await clock.stopped()
         return old, new, sampler
 
-    old, new, sampler = run(main)
+    old, new, sampler = asyncio.run(main())
     assert old.at == [0.0, 10.0]
     assert new.at == [13.0, 16.0, 19.0]
     assert sampler.interval_seconds == 3.0
     assert sampler.overruns == 0
 
 
-@pytest.mark.usefixtures("inline")
 def test_a_sampler_on_its_grid_is_not_behind() -> None:
-    async def main(loop: JumpingLoop) -> list[float]:
-        polls = Polls(loop)
-        sampler = Sampler(polls.collect, polls.publish, 10.0)
-        behind = [sampler.behind_seconds()]
+    async def main() -> list[float]:
+        clock, _, sampler = by_clock(10.0, range(4, 32, 4))
+        behind = []
         async with running(sampler):
             for _ in range(7):
-                await asyncio.sleep(4.0)
+                await clock.stopped()
                 behind.append(sampler.behind_seconds())
+                clock.go()
         return behind
 
-    assert max(run(main)) < 0.01
+    assert max(asyncio.run(main())) < 0.01
 
 
-@pytest.mark.usefixtures("inline")
 def test_a_collector_that_raises_ends_the_run_with_its_error() -> None:
-    async def main(loop: JumpingLoop) -> None:
+    async def main() -> None:
         def collect(*, fresh: bool = False) -> Sample:
             raise ZeroDivisionError("a defect")
 
-        sampler = Sampler(collect, lambda sample, derived: None, 10.0)
+        sampler = Sampler(collect, _ignore, 10.0)
         with pytest.raises(ZeroDivisionError):
             await sampler.run()
         assert (sampler.polls, sampler.latest) == (0, None)
 
-    run(main)
+    asyncio.run(main())
 
 
-# With its real thread, and real waiting for events.
+def test_a_defect_reaches_who_measures_too() -> None:
+    async def main() -> None:
+        def collect(*, fresh: bool = False) -> Sample:
+            if fresh:
+                raise ZeroDivisionError("a defect")
+            return make_sample(1)
+
+        sampler = Sampler(collect, _ignore, 3600.0)
+        async with running(sampler) as run:
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.wait_for(sampler.measure(), 10)
+            with pytest.raises(ZeroDivisionError):
+                await asyncio.wait_for(run, 10)
+
+    asyncio.run(main())
+
+
+def test_who_measures_is_not_left_waiting_at_the_end() -> None:
+    async def main() -> None:
+        gate = Gate()
+        sampler = Sampler(gate.collect, _ignore, 3600.0)
+        async with running(sampler):
+            await _entered(gate)
+            measuring = asyncio.create_task(sampler.measure())
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(measuring, 10)
+        gate.leave.release()
+
+    asyncio.run(main())
+
+
+# With real time, and real waiting for events.
 
 
 class Gate:
@@ -247,7 +297,7 @@ def test_a_read_that_does_not_come_back_puts_it_behind(cancel_a_measurement: boo
 
     async def main() -> None:
         gate = Gate()
-        sampler = Sampler(gate.collect, lambda sample, derived: None, 0.01)
+        sampler = Sampler(gate.collect, _ignore, 0.01)
         async with running(sampler):
             await _entered(gate)
             if cancel_a_measurement:
@@ -281,12 +331,9 @@ def test_polls_and_measurements_are_never_beside_each_other_nor_in_the_loop() ->
             measuring = [asyncio.create_task(sampler.measure()) for _ in range(3)]
             await asyncio.sleep(0)
             assert gate.calls == 1, "the measurements wait for the poll"
-            for number in range(4):
-                gate.leave.release()
-                if number < 3:
-                    await _entered(gate)
+            gate.leave.release(2)
             samples = [sample.number for sample, _ in await asyncio.gather(*measuring)]
-        assert samples == [2, 3, 4]
+        assert samples == [2, 2, 2], "one for all that wait"
         assert gate.most_at_once == 1
         assert len(gate.threads) == 1
         assert next(iter(gate.threads)).startswith("sampler")
@@ -297,16 +344,15 @@ def test_polls_and_measurements_are_never_beside_each_other_nor_in_the_loop() ->
 def test_the_loop_goes_on_during_a_poll() -> None:
     async def main() -> None:
         gate = Gate()
-        published = asyncio.Event()
-        sampler = Sampler(gate.collect, lambda sample, derived: published.set(), 3600.0)
+        sampler = Sampler(gate.collect, _ignore, 3600.0)
         async with running(sampler):
             await _entered(gate)
             for _ in range(100):
                 await asyncio.sleep(0)
             assert sampler.latest is None
-            gate.leave.release()
-            await asyncio.wait_for(published.wait(), 10)
-            assert sampler.latest is not None
+            gate.leave.release(2)
+            await asyncio.wait_for(sampler.measure(), 10)
+            assert sampler.polls == 2
 
     asyncio.run(main())
 
@@ -331,21 +377,17 @@ def test_a_measurement_that_is_given_up_leaves_the_sampler_usable() -> None:
     asyncio.run(main())
 
 
-def _threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sampler")]
+def test_a_run_that_is_cancelled_leaves_no_thread() -> None:
+    def threads() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "sampler"}
 
-
-def test_a_run_that_is_cancelled_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = len(_threads())
-
-    async def main(leave: Callable[[], None], sampler: Sampler, gate: Gate) -> None:
-        async with running(sampler):
+    async def main() -> None:
+        before, gate = threads(), Gate()
+        async with running(Sampler(gate.collect, _ignore, 3600.0)):
             await _entered(gate)
-            leave()
-        for thread in threading.enumerate():
-            if thread.name.startswith("sampler"):
-                await asyncio.to_thread(thread.join, 10)
+            (mine,) = threads() - before
+            gate.leave.release()
+        await asyncio.to_thread(mine.join, 10)
+        assert not mine.is_alive()
 
-    gate = Gate()
-    asyncio.run(main(gate.leave.release, Sampler(gate.collect, _ignore, 3600.0), gate))
-    assert len(_threads()) <= before
+    asyncio.run(main())
