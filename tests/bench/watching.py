@@ -35,6 +35,14 @@ def scrapes() -> Iterator[Row]:
     """One poll and one scrape, and ten scrapes a poll, against as many scrapes of node_exporter."""
     with servers.node_exporter() as peer:
         for pace, name in _PACES:
+            theirs = _cpu_of_polls(peer.pid, servers.NODE_EXPORTER, pace, 1, False) * 1000
+            bare = _cpu_of_bare_reads(pace) * 1000
+            yield Row(
+                f"the two files read and nothing else, {name}: CPU ms",
+                f"{bare:.2f}",
+                f"node_exporter {theirs:.2f}",
+                bare / theirs,
+            )
             for each, aim in ((1, 0.25), (10, 0.1)) if pace > 0.1 else ((1, 0.25),):
                 for gzip in (False, True):
                     theirs = _cpu_of_polls(peer.pid, servers.NODE_EXPORTER, pace, each, gzip) * 1000
@@ -67,6 +75,19 @@ def _cpu_of_polls(pid: int, url: str, pace: float, scrapes_each: int, gzip: bool
     spent, polls = cpu_seconds(pid) - before, _polls(scraper) - polls
     # A peer polls at each scrape. We do not: where our polls were fewer than the scrapes, they are what is divided by.
     return spent / (min(rounds, polls) if polls else rounds)
+
+
+def _cpu_of_bare_reads(pace: float) -> float:
+    """CPU seconds for what nobody can do without, at the same pace: the kernel's own share."""
+    rounds, before, started = 0, time.process_time(), time.monotonic()
+    while time.monotonic() - started < _SECONDS / 2:
+        for path in ("/proc/slabinfo", "/proc/meminfo"):
+            with open(path, "rb", buffering=0) as file:
+                while file.read(65536):
+                    pass
+        rounds += 1
+        time.sleep(max(0.0, started + rounds * pace - time.monotonic()))
+    return (time.process_time() - before) / rounds
 
 
 def _polls(scraper: Scraper) -> int:
