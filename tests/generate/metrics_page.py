@@ -13,7 +13,11 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
         "/proc/loadavg, /proc/sys/fs/file-nr, /proc/sys/fs/dentry-state",
         "the kernel has no count that means just this",
     ),
-    ("slab_unattributed_bytes", "/proc/meminfo, /proc/slabinfo", "one of the two can not be read"),
+    (
+        "slab_unattributed_bytes",
+        "/proc/meminfo, /proc/slabinfo",
+        "one of the two can not be read; slabinfo is kept back (`collector_backoff_seconds`)",
+    ),
     ("slab_info", "/sys/kernel/slab", "off by default; the allocator is not SLUB"),
     ("slab_*", "/proc/slabinfo", "it can not be read"),
     ("processes", "/proc", "it can not be listed"),
