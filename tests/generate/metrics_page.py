@@ -55,7 +55,7 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
         "one of the two is",
     ),
     ("collector_last_success_timestamp_seconds", "the poll", "the collector is off, or never succeeded"),
-    ("collector_skipped_total", "the poll", "nothing was left out for that reason"),
+    ("collector_skipped_total", "the poll", "the collector is off; nothing was left out for that reason"),
     ("collector_*", "the poll", "the collector is off"),
     ("build_info", "slabwatch", "never"),
     ("kernel_info", "/proc, /sys", "never"),
