@@ -162,7 +162,8 @@ class MemoryCgroups:
     def dying(self, visible: int) -> int | None:
         """Cgroups that were removed and are still held by the kernel; None where it does not tell.
 
-        v2: cgroup.stat of the root. v1: /proc/cgroups counts them, the directories do not.
+        v2: cgroup.stat of the root. v1: /proc/cgroups counts them, the directories do not; but it counts the whole
+        host's, whatever part of the hierarchy can be seen.
         """
         if self._hierarchy.version == 2:
             try:
@@ -170,8 +171,9 @@ class MemoryCgroups:
             except (SourceUnavailable, KernelParseError):
                 return None
             return stat.dying_descendants if stat.dying_memory is None else stat.dying_memory
-        if self._hierarchy.mounted != "/":
-            return None  # only a part of the hierarchy can be seen
+        # The true root alone has this file. In a cgroup namespace mountinfo calls that of the namespace "/" too.
+        if not self._root.exists(self._hierarchy.directory("release_agent")):
+            return None
         try:
             controllers = self._root.read_controllers()
         except (SourceUnavailable, KernelParseError):

@@ -47,7 +47,7 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
     (
         "cgroups_dying",
         "v2 cgroup.stat, v1 /proc/cgroups",
-        "the kernel does not count them; only a part of the hierarchy is mounted",
+        "the kernel does not count them; v1 in a container, where only a part of the hierarchy is seen",
     ),
     (
         "cgroups_unpopulated_kernel_bytes",

@@ -354,19 +354,27 @@ def test_dying_on_v2(tmp_path: Path, text: str | None, expected: int | None) -> 
 
 
 @pytest.mark.parametrize(
-    ("mounted", "text", "expected"),
+    ("text", "expected"),
     [
-        ("/", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\nmemory\t5\t10\t1\n", 7),
-        ("/", "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t2\t1\n", 0),
-        ("/", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\n", None),
-        ("/docker/x", "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t10\t1\n", None),
-        ("/", "no table\n", None),
-        ("/", None, None),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\nmemory\t5\t10\t1\n", 7),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t2\t1\n", 0),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\n", None),
+        ("no table\n", None),
+        (None, None),
     ],
 )
-def test_dying_on_v1(tmp_path: Path, mounted: str, text: str | None, expected: int | None) -> None:
+def test_dying_on_v1(tmp_path: Path, text: str | None, expected: int | None) -> None:
     more: Mapping[str, str] = {} if text is None else {"/proc/cgroups": text}
     root = v1_root(tmp_path, {}, more)
     if text is None:
         Path(root.path("/proc/cgroups")).unlink()
-    assert dying(root, MemoryHierarchy(1, "v1", V1_MOUNT, mounted)) == expected
+    assert dying(root, MemoryHierarchy(1, "v1", V1_MOUNT, "/")) == expected
+
+
+@pytest.mark.parametrize("mounted", ["/", "/docker/x", "/../.."])
+def test_dying_on_v1_is_known_where_the_whole_hierarchy_is_seen(tmp_path: Path, mounted: str) -> None:
+    hierarchy = MemoryHierarchy(1, "v1", V1_MOUNT, mounted)
+    root = v1_root(tmp_path, {"/a": v1_files()})
+    assert dying(root, hierarchy, visible=2) == 2
+    Path(root.path(f"{V1_MOUNT}/release_agent")).unlink()  # a container, or a cgroup namespace: mounted may be "/" too
+    assert dying(root, hierarchy, visible=2) is None
