@@ -74,11 +74,13 @@ class Tree:
 class Reading:
     """Figures of the cgroups that could be read: columns of decimal text, as long as ``paths``.
 
-    ``skipped``: reason -> how many cgroups or files were left out.
+    ``skipped``: reason -> how many cgroups or files were left out. ``alone``: the empty ones whose figures leave out
+    those of their descendants (v1 without use_hierarchy).
     """
 
     paths: tuple[str, ...] = ()
     columns: dict[str, Column] = field(default_factory=dict)
+    alone: frozenset[str] = frozenset()
     skipped: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, count: int = 1) -> None:
@@ -205,7 +207,24 @@ class MemoryCgroups:
                 reading.columns[name] = [value for value, kept in zip(column, keep, strict=True) if kept]
         if self._hierarchy.version == 1 and self._populated:
             _count_descendants(reading, tree.cut)
+            reading.alone = self._alone(reading)
         return reading
+
+    def _alone(self, reading: Reading) -> frozenset[str]:
+        """Empty cgroups with an empty child whose charges are in their figures only with memory.use_hierarchy.
+
+        It can be off until commit bef8620cd8e0 ("mm: memcg: deprecate the non-hierarchical mode") (in v5.11), and not
+        below a cgroup that has it on.
+        """
+        rows = zip(reading.paths, reading.columns["populated"], strict=True)
+        empty = {path for path, populated in rows if populated == "0"}
+        return frozenset(filter(self._is_alone, empty.intersection(map(posixpath.dirname, empty))))
+
+    def _is_alone(self, path: str) -> bool:
+        try:
+            return self._root.read(self._hierarchy.directory(path) + "/memory.use_hierarchy").strip() == b"0"
+        except SourceUnavailable:
+            return False
 
     def read_slabs(self, paths: Sequence[str]) -> dict[str, SlabInfo]:
         """memory.kmem.slabinfo of each path that has rows in it. A bad file is left out."""
