@@ -30,7 +30,8 @@ def parse_memory_stat(data: bytes) -> dict[str, str]:
 def kernel_bytes(stat: Mapping[str, str]) -> int | None:
     """The kernel memory charged to this cgroup, None where the file does not tell (v1).
 
-    Before ``kernel`` was there it is the sum of its parts, as far as this kernel has them.
+    Before ``kernel`` was there it is the sum of its parts, as far as this kernel has them, and of the buffers of
+    sockets, which ``kernel`` leaves out (mem_cgroup_charge_skmem counts them in MEMCG_SOCK alone).
     """
     if "kernel" in stat:
         return int(stat["kernel"])

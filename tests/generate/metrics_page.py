@@ -38,7 +38,8 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
     (
         "cgroup_populated",
         "v2 cgroup.events, v1 cgroup.procs",
-        "v1 without `cgroups.populated_v1`; the root of cgroup v2",
+        "v1 without `cgroups.populated_v1`, or where something below is not read and nothing that is holds a task; "
+        "the root of cgroup v2",
     ),
     ("cgroup_kept_descriptors", "slabwatch", "there is no memory hierarchy"),
     ("cgroup_*_bytes", "v2 memory.stat", "cgroup v1; this kernel's memory.stat has no such line"),
