@@ -323,7 +323,10 @@ def shown_address(address: Any) -> str:
 
 def bound_sockets(host: str, port: int) -> list[socket.socket]:
     """A socket for each address of the host. Raises OSError. Blocks: names may come from a name server."""
-    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError as error:  # "a..b", a label of more than 63 characters
+        raise OSError(errno.EINVAL, f"{host!r} is no name of a host") from error
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(infos):

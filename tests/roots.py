@@ -293,6 +293,13 @@ def container_v1(files: Files) -> None:
     """Only a part of the hierarchy is mounted; /proc/cgroups still counts the whole host's cgroups."""
     edit(files, "proc/self/mountinfo", b" / /sys/fs/cgroup/memory ", b" /docker/abc /sys/fs/cgroup/memory ")
     edit(files, "proc/self/cgroup", b"memory:/app.slice/web.service", b"memory:/docker/abc/app.slice/web.service")
+    namespace_v1(files)
+
+
+@recipe(v1)
+def namespace_v1(files: Files) -> None:
+    """A cgroup namespace: the part that is seen calls itself the root, and lacks what only the true one has."""
+    without(files, f"{V1_MOUNT}/release_agent")
     edit(files, "proc/cgroups", b"\t7\t", b"\t350\t")
 
 

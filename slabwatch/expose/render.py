@@ -138,6 +138,7 @@ class KernelPage:
         skipped = [
             f'{PREFIX}collector_skipped_total{{collector="{escape(name)}",reason="{escape(reason)}"}} {count}\n'
             for (name, reason), count in self._skipped.items()
+            if name in names  # not those of one that a reload has turned off
         ]
         if skipped:
             yield "collector_skipped_total", "".join(skipped)

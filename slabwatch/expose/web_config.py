@@ -265,6 +265,8 @@ def parse_web_config(data: bytes, path: Path) -> WebConfig:
         raise ConfigError("\n".join(f"{path}: {_problem(fault)}" for fault in faults)) from error
     except RecursionError as error:
         raise ConfigError(f"{path}: not usable YAML: brackets in thousands") from error
+    except (ValueError, OverflowError) as error:  # of the scanner: "\UFFFFFFFF", %YAML 1.<thousands of digits>
+        raise ConfigError(f"{path}: not usable YAML: a number that is too large") from error
 
 
 def parse_duration(text: str) -> float:

@@ -69,7 +69,7 @@ class WebConfigFile:
 
     def _text(self, inline: str, file: str, where: str) -> bytes:
         # A relative path is meant from where the web configuration is.
-        return self._read(self.path.parent / file, where, _MAX_PEM_BYTES) if file else inline.encode()
+        return self._read(self.path.parent / file, where, _MAX_PEM_BYTES) if file else inline.encode(errors="replace")
 
     def _read(self, path: Path, where: str, most: int) -> bytes:
         self._seen[path] = _stamp(path)
@@ -87,6 +87,8 @@ class WebConfigFile:
                 os.close(descriptor)
         except OSError as error:
             raise ConfigError(f"{where}: {path} can not be read: {error.strerror}") from error
+        except ValueError as error:  # NUL or half a surrogate pair
+            raise ConfigError(f"{where}: {str(path)!r} is no path") from error
         if len(data) > most:
             raise ConfigError(f"{where}: {path} has more than {most} bytes")
         return data
@@ -121,7 +123,8 @@ def _context(tls: TlsServer, cert: bytes, key: bytes, client_ca: bytes, where: s
         with _naming(f"{where}: client_ca_file (or client_ca)"):
             if b"-----BEGIN CERTIFICATE-----" not in client_ca:
                 raise ConfigError("no certificate in PEM form in it")
-            context.load_verify_locations(cadata=client_ca.decode("ascii", "replace"))
+            # Comments between the certificates may be in any language; cadata= takes ASCII alone.
+            context.load_verify_locations(cadata=client_ca.decode("ascii", "ignore"))
     return context
 
 
@@ -129,7 +132,7 @@ def _context(tls: TlsServer, cert: bytes, key: bytes, client_ca: bytes, where: s
 def _naming(where: str) -> Iterator[None]:
     try:
         yield
-    except (ssl.SSLError, ValueError, ConfigError) as error:
+    except (OSError, ValueError, ConfigError) as error:  # OSError: no descriptor for _in_memory
         text = str(error)
         if isinstance(error, ssl.SSLError):
             reason = error.reason or "PEM_LIB"  # it says no more when a file holds something else
@@ -155,7 +158,7 @@ def _in_memory(data: bytes) -> Iterator[str]:
 def _stamp(path: Path) -> Stamp:
     try:
         return _stamp_of(path.stat())
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 

@@ -85,8 +85,13 @@ class KeptFiles:
                 contents.gone.update(path for path, data in zip(self._kept, column, strict=True) if data is None)
             contents.columns.append([row[index] for row in others] + column)
         if contents.gone:
-            for path in contents.gone & self._kept.keys():
-                self._close(path)
+            for place, path in enumerate(self.paths):
+                if path in contents.gone and path in self._kept:
+                    self._close(path)
+                    # Another may have its name by now: that of a unit that was started again.
+                    contents.gone.discard(path)
+                    for column, data in zip(contents.columns, self._read_closed(path, contents), strict=True):
+                        column[place] = data
             self._followed = ()  # the columns hold closed descriptors: arrange anew before the next read
         return contents
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slabwatch.errors import KernelParseError, SourceUnavailable
+from slabwatch.host.cgroup_directory import children, holds_task
 from slabwatch.host.hierarchy import MemoryHierarchy
 from slabwatch.host.kept_files import Contents, KeptFiles
 from slabwatch.host.root import KernelRoot, unavailable
@@ -61,7 +62,7 @@ _STAT_KEYS: Mapping[str, str] = {
 class Tree:
     """Cgroups found: ``paths`` to be read (in walk order, parents first), and how many there are in all.
 
-    ``cut`` holds those of the paths that have descendants which are not read.
+    ``cut`` holds the paths with descendants that are not read; not those of storms.
     """
 
     paths: tuple[str, ...]
@@ -73,11 +74,13 @@ class Tree:
 class Reading:
     """Figures of the cgroups that could be read: columns of decimal text, as long as ``paths``.
 
-    ``skipped``: reason -> how many cgroups or files were left out.
+    ``skipped``: reason -> how many cgroups or files were left out. ``alone``: the empty ones whose figures leave out
+    those of their descendants (v1 without use_hierarchy).
     """
 
     paths: tuple[str, ...] = ()
     columns: dict[str, Column] = field(default_factory=dict)
+    alone: frozenset[str] = frozenset()
     skipped: dict[str, int] = field(default_factory=dict)
 
     def skip(self, reason: str, count: int = 1) -> None:
@@ -128,7 +131,7 @@ class MemoryCgroups:
 
     def walk(self) -> Tree:
         """All cgroups but those inside a storm's own, which are counted and not read. Raises SourceUnavailable."""
-        paths: list[str] = []
+        found: list[str] = []
         cut: set[str] = set()
         visible = 0
         # A directory is looked at through a descriptor of its parent: half the cost of its whole path.
@@ -136,33 +139,35 @@ class MemoryCgroups:
         while pending:
             path, depth, in_storm = pending.pop()
             try:
-                children = _children(self._directory(path))
+                below = children(self._directory(path))
             except OSError as error:
                 if path == "/":
                     raise unavailable(self._hierarchy.mount_point, error) from error
                 continue
             visible += 1
-            if depth <= self._max_depth and not in_storm and self._wanted(path):
-                paths.append(path)
-            is_storm = posixpath.basename(path).startswith(STORM_PREFIX) and self._fold_storms
-            if children and not in_storm and (is_storm or depth == self._max_depth):
+            if depth <= self._max_depth and not in_storm:
+                found.append(path)
+            in_storm |= self._is_storm(path)
+            if below and not in_storm and depth == self._max_depth:
                 cut.add(path)
-            in_storm |= is_storm
-            below = "" if path == "/" else path
-            for name, is_leaf in children:
-                child = f"{below}/{name}"
+            parent = "" if path == "/" else path
+            for name, is_leaf in below:
+                child = f"{parent}/{name}"
                 if is_leaf:
                     visible += 1
-                    if depth < self._max_depth and not in_storm and self._wanted(child):
-                        paths.append(child)
+                    if depth < self._max_depth and not in_storm:
+                        found.append(child)
                 else:
                     pending.append((child, depth + 1, in_storm))
-        return Tree(tuple(sorted(paths)), visible, frozenset(cut))  # parents before their children
+        paths = sorted(filter(self._wanted, found))  # parents before their children
+        cut.update(map(posixpath.dirname, set(found).difference(paths)))
+        return Tree(tuple(paths), visible, frozenset(cut))
 
     def dying(self, visible: int) -> int | None:
         """Cgroups that were removed and are still held by the kernel; None where it does not tell.
 
-        v2: cgroup.stat of the root. v1: /proc/cgroups counts them, the directories do not.
+        v2: cgroup.stat of the root. v1: /proc/cgroups counts them, the directories do not; but it counts the whole
+        host's, whatever part of the hierarchy can be seen.
         """
         if self._hierarchy.version == 2:
             try:
@@ -170,8 +175,9 @@ class MemoryCgroups:
             except (SourceUnavailable, KernelParseError):
                 return None
             return stat.dying_descendants if stat.dying_memory is None else stat.dying_memory
-        if self._hierarchy.mounted != "/":
-            return None  # only a part of the hierarchy can be seen
+        # The true root alone has this file. In a cgroup namespace mountinfo calls that of the namespace "/" too.
+        if not self._root.exists(self._hierarchy.directory("release_agent")):
+            return None
         try:
             controllers = self._root.read_controllers()
         except (SourceUnavailable, KernelParseError):
@@ -201,7 +207,24 @@ class MemoryCgroups:
                 reading.columns[name] = [value for value, kept in zip(column, keep, strict=True) if kept]
         if self._hierarchy.version == 1 and self._populated:
             _count_descendants(reading, tree.cut)
+            reading.alone = self._alone(reading)
         return reading
+
+    def _alone(self, reading: Reading) -> frozenset[str]:
+        """Empty cgroups with an empty child whose charges are in their figures only with memory.use_hierarchy.
+
+        It can be off until commit bef8620cd8e0 ("mm: memcg: deprecate the non-hierarchical mode") (in v5.11), and not
+        below a cgroup that has it on.
+        """
+        rows = zip(reading.paths, reading.columns["populated"], strict=True)
+        empty = {path for path, populated in rows if populated == "0"}
+        return frozenset(filter(self._is_alone, empty.intersection(map(posixpath.dirname, empty))))
+
+    def _is_alone(self, path: str) -> bool:
+        try:
+            return self._root.read(self._hierarchy.directory(path) + "/memory.use_hierarchy").strip() == b"0"
+        except SourceUnavailable:
+            return False
 
     def read_slabs(self, paths: Sequence[str]) -> dict[str, SlabInfo]:
         """memory.kmem.slabinfo of each path that has rows in it. A bad file is left out."""
@@ -275,22 +298,18 @@ class MemoryCgroups:
             return [None] * len(keys)
 
     def _tasks(self, reading: Reading) -> Column:
-        """v1: "1" for each cgroup that holds a process itself. Read anew each time: the kernel lists them at open."""
+        """v1: "1" for each cgroup that holds a process itself, or for a storm in one of its own, which are not read."""
         column: Column = []
         for path in reading.paths:
             try:
-                descriptor = os.open(self._directory(path) + "/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+                column.append("1" if holds_task(self._directory(path), deep=self._is_storm(path)) else "0")
             except OSError as error:
                 reading.skip("denied", isinstance(error, PermissionError))
                 column.append(None)
-                continue
-            try:
-                column.append("1" if os.read(descriptor, 1) else "0")
-            except OSError:
-                column.append(None)
-            finally:
-                os.close(descriptor)
         return column
+
+    def _is_storm(self, path: str) -> bool:
+        return self._fold_storms and posixpath.basename(path).startswith(STORM_PREFIX)
 
     def _directory(self, path: str) -> str:
         return self._mount if path == "/" else self._mount + path
@@ -299,30 +318,6 @@ class MemoryCgroups:
 def spelled(path: str) -> str:
     """A path as text that can be encoded: names may hold any byte, and those that are not UTF-8 are spelled out."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _children(directory: str) -> list[tuple[str, bool]]:
-    """Subdirectories, sorted, and whether each is known to be a leaf.
-
-    kernfs: a directory's link count is 2 + its subdirectories (kernfs_refresh_inode), so that a leaf, which most
-    cgroups are, needs no listing. Each leaf is looked at again at each poll: it may have got children.
-    """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if os.fstat(descriptor).st_nlink == 2:
-            return []
-        with os.scandir(descriptor) as entries:
-            names = sorted([entry.name for entry in entries if entry.is_dir(follow_symlinks=False)])
-        stat = os.stat
-        children: list[tuple[str, bool]] = []
-        for name in names:
-            try:
-                children.append((name, stat(name, dir_fd=descriptor).st_nlink == 2))
-            except OSError:
-                continue  # vanished since it was listed
-        return children
-    finally:
-        os.close(descriptor)
 
 
 def _numbers(files: Sequence[bytes | None], name: str, reading: Reading) -> Column:
@@ -368,7 +363,7 @@ def _count_descendants(reading: Reading, cut: frozenset[str]) -> None:
     """v1 tells of each cgroup's own tasks: make ``populated`` mean in or below it, as on v2. None: not known."""
     populated = dict(zip(reading.paths, reading.columns["populated"], strict=True))
     unknown = set(cut)
-    for path in sorted(populated, key=lambda path: -path.count("/")):  # children before their parents
+    for path in sorted(populated, key=lambda path: -path.rstrip("/").count("/")):  # children before their parents
         parent = posixpath.dirname(path)
         if populated[path] == "1":
             if parent in populated and path != "/":

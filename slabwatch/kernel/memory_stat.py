@@ -30,7 +30,8 @@ def parse_memory_stat(data: bytes) -> dict[str, str]:
 def kernel_bytes(stat: Mapping[str, str]) -> int | None:
     """The kernel memory charged to this cgroup, None where the file does not tell (v1).
 
-    Before ``kernel`` was there it is the sum of its parts, as far as this kernel has them.
+    Before ``kernel`` was there it is the sum of its parts, as far as this kernel has them, and of the buffers of
+    sockets, which ``kernel`` leaves out (mem_cgroup_charge_skmem counts them in MEMCG_SOCK alone).
     """
     if "kernel" in stat:
         return int(stat["kernel"])
@@ -47,21 +48,18 @@ class StatPicker:
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = tuple(keys)
-        self._places: tuple[int, ...] | None = None
+        self._seen: list[str] = []  # all keys of the last file, in their order
+        self._places: list[int | None] = []
 
     def pick(self, data: bytes) -> list[str | None]:
         """The figures of one file. Raises KernelParseError."""
         words = data.decode("ascii", "replace").split()
-        if self._places is not None and data.endswith(b"\n"):
-            try:
-                # A key right before its value, where it was in the last file: nothing else has to be looked at.
-                if [words[place - 1] for place in self._places] == list(self.keys):
-                    values = [words[place] for place in self._places]
-                    if "".join(values).isdigit() and len(words) % 2 == 0:
-                        return list(values)
-            except IndexError:
-                pass
+        # The same keys as in the last file: each figure is where it was, and those that were not there are not now.
+        if words[::2] == self._seen and len(words) % 2 == 0 and data.endswith(b"\n"):
+            values = [None if place is None else words[place] for place in self._places]
+            if "".join(filter(None, values)).isdigit():
+                return values
         stat = parse_memory_stat(data)
-        known = [key in stat for key in self.keys]
-        self._places = tuple(2 * list(stat).index(key) + 1 for key in self.keys) if all(known) else None
+        self._seen = list(stat)
+        self._places = [2 * self._seen.index(key) + 1 if key in stat else None for key in self.keys]
         return [stat.get(key) for key in self.keys]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from slabwatch.host.hierarchy import MemoryHierarchy
 from slabwatch.host.memory_cgroups import STORM_PREFIX, Column, Reading, Tree, spelled
@@ -33,7 +33,7 @@ def as_table(
     if rows is not None and len(rows) < len(paths):
         paths = tuple(paths[index] for index in rows)
         columns = {name: [column[index] for index in rows] for name, column in columns.items()}
-    unpopulated = _unpopulated_kernel_bytes(paths, columns)
+    unpopulated = _unpopulated_kernel_bytes(paths, columns, reading.alone)
     kept = largest.choose(paths, _sizes(columns, len(paths)))
     omitted = len(paths) - len(kept)
     if omitted:
@@ -79,10 +79,19 @@ def _with_other(name: str, paths: Sequence[str], column: Column, kept: frozenset
     return [*own, str(sum(rest)) if name in _SUMMED and rest else None]
 
 
-def _unpopulated_kernel_bytes(paths: Sequence[str], columns: Mapping[str, Column]) -> int | None:
-    """Kernel memory of cgroups without any task in or below them; each byte once, as figures include descendants."""
+def _unpopulated_kernel_bytes(paths: Sequence[str], columns: Mapping[str, Column], alone: frozenset[str]) -> int | None:
+    """Kernel memory of cgroups without any task in or below them; each byte once.
+
+    A cgroup's figure has its descendants' in it, but not where it is ``alone``.
+    """
     populated, kernel = columns.get("populated"), columns.get("kernel_bytes")
     if populated is None or kernel is None or not any(populated):
         return None
     empty = {path: int(size or 0) for path, has, size in zip(paths, populated, kernel, strict=True) if has == "0"}
-    return sum(size for path, size in empty.items() if path == "/" or posixpath.dirname(path) not in empty)
+    whole = empty.keys() - alone
+    return sum(size for path, size in empty.items() if whole.isdisjoint(_ancestors(path)))
+
+
+def _ancestors(path: str) -> Iterator[str]:
+    while path != "/":
+        yield (path := posixpath.dirname(path))

@@ -28,8 +28,10 @@ def derive(sample: Sample) -> Derived:
     cache_bytes = slabinfo.size_bytes(sample.page_size) if slabinfo else ()
     slab = sample.meminfo.get("Slab") if sample.meminfo else None
     # Large kmallocs are in no cache. The two files are not read at the same instant, so the difference can
-    # be below zero on a busy host: it is passed on as it is.
-    unattributed = slab - sum(cache_bytes) if slabinfo and slab is not None else None
+    # be below zero on a busy host: it is passed on as it is. To a slabinfo that is kept back it would be the growth
+    # since then.
+    kept_back = any(run.reused for run in sample.collectors if run.name == "slabinfo")
+    unattributed = slab - sum(cache_bytes) if slabinfo and slab is not None and not kept_back else None
     return Derived(cache_bytes, unattributed, _expected(slabinfo, sample.process))
 
 

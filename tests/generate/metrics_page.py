@@ -13,7 +13,11 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
         "/proc/loadavg, /proc/sys/fs/file-nr, /proc/sys/fs/dentry-state",
         "the kernel has no count that means just this",
     ),
-    ("slab_unattributed_bytes", "/proc/meminfo, /proc/slabinfo", "one of the two can not be read"),
+    (
+        "slab_unattributed_bytes",
+        "/proc/meminfo, /proc/slabinfo",
+        "one of the two can not be read; slabinfo is kept back (`collector_backoff_seconds`)",
+    ),
     ("slab_info", "/sys/kernel/slab", "off by default; the allocator is not SLUB"),
     ("slab_*", "/proc/slabinfo", "it can not be read"),
     ("processes", "/proc", "it can not be listed"),
@@ -34,7 +38,8 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
     (
         "cgroup_populated",
         "v2 cgroup.events, v1 cgroup.procs",
-        "v1 without `cgroups.populated_v1`; the root of cgroup v2",
+        "v1 without `cgroups.populated_v1`, or where something below is not read and nothing that is holds a task; "
+        "the root of cgroup v2",
     ),
     ("cgroup_kept_descriptors", "slabwatch", "there is no memory hierarchy"),
     ("cgroup_*_bytes", "v2 memory.stat", "cgroup v1; this kernel's memory.stat has no such line"),
@@ -43,7 +48,7 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
     (
         "cgroups_dying",
         "v2 cgroup.stat, v1 /proc/cgroups",
-        "the kernel does not count them; only a part of the hierarchy is mounted",
+        "the kernel does not count them; v1 in a container, where only a part of the hierarchy is seen",
     ),
     (
         "cgroups_unpopulated_kernel_bytes",
@@ -51,7 +56,7 @@ _ORIGINS: tuple[tuple[str, str, str], ...] = (
         "one of the two is",
     ),
     ("collector_last_success_timestamp_seconds", "the poll", "the collector is off, or never succeeded"),
-    ("collector_skipped_total", "the poll", "nothing was left out for that reason"),
+    ("collector_skipped_total", "the poll", "the collector is off; nothing was left out for that reason"),
     ("collector_*", "the poll", "the collector is off"),
     ("build_info", "slabwatch", "never"),
     ("kernel_info", "/proc, /sys", "never"),

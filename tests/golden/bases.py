@@ -169,6 +169,7 @@ def v1() -> Files:
     )
     files["proc/self/cgroup"] = b"5:memory:/app.slice/web.service\n0::/\n"
     files["proc/cgroups"] = CGROUPS_HEADER + b"memory\t5\t%d\t1\n" % (len(CGROUPS) + DYING)
+    files[f"{V1_MOUNT}/release_agent"] = b"\n"
     for path in CGROUPS:
         v1_cgroup(files, V1_MOUNT + path, charged_below(path), CGROUPS[path].tasks)
     limited = V1_MOUNT + "/app.slice/web.service"

@@ -247,7 +247,7 @@ def test_the_hierarchy_is_found_wherever_it_is(made: Run, runs: Runs, request: p
     assert kernel_info(made)["cgroup_mode"] == modes[request.node.callspec.params["made"]]
 
 
-@root("container-v1")
+@root("container-v1", "namespace-v1")
 def test_a_part_of_the_hierarchy(made: Run, runs: Runs) -> None:
     assert made.of("cgroup_kernel_bytes") == runs.of("made/plain-v1").of("cgroup_kernel_bytes")
     # The host's count minus a container's directories would be no count of anything.

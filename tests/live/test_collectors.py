@@ -357,8 +357,7 @@ def test_a_cgroup_that_goes_and_comes_again_is_another_one(hierarchy: tuple[Path
             assert kernel_bytes(own) is not None
             own.rmdir()
             own.mkdir()
-            # This poll may find that the first one has gone, and no more; the next must know the second.
-            kernel_bytes(own)
+            assert kernel_bytes(own) is not None
             with subprocess.Popen(["sleep", "60"]) as sleeper:
                 (own / "cgroup.procs").write_text(str(sleeper.pid), encoding="ascii")
                 # Its own files and pages are charged there from now on; nothing was to the first one.

@@ -300,6 +300,9 @@ def test_addresses() -> None:
             bound_sockets("127.0.0.1", one.getsockname()[1])
     with pytest.raises(OSError, match="Name or service not known"):
         bound_sockets("256.0.0.1", 0)
+    for name in ("host..example", "a" * 64):
+        with pytest.raises(OSError, match=f"'{name}' is no name of a host"):
+            bound_sockets(name, 0)
 
 
 @pytest.mark.asyncio

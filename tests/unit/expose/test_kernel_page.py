@@ -214,3 +214,9 @@ def test_collectors_history(build: Any, series: Any) -> None:
     assert of(stale, "success") == {"slabinfo": 0, "cgroup": 0}
     assert of(stale, "last_success_timestamp_seconds") == {"slabinfo": 100.0, "cgroup": 110.0}
     assert not of(stale, "duration_seconds")
+
+    off = build.sample(unix_seconds=120.0, collectors=(CollectorRun("cgroup", True, 0.5),))
+    found = series(rendered(off, False, page), False)
+    assert not of(found, "skipped_total"), "a reload has turned slabinfo off"
+    found = series(rendered(second, False, page), False)
+    assert of(found, "skipped_total")["slabinfo/bad_line"] == 4, "a counter goes on"

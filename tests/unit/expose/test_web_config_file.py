@@ -105,6 +105,9 @@ def test_keys_in_the_file_itself_are_written_to_no_disk(write: Write, tmp_path: 
         ({"key": "key_file: other.key"}, "cert_file and key_file", "the key is not the certificate's"),
         ({"cert": "cert_file: server.key"}, "cert_file", "not a PEM file"),
         ({"cert": "cert: garbage"}, "cert_file", "not a PEM file"),
+        ({"cert": r'cert: "\uD800"'}, "cert_file", "not a PEM file"),
+        ({"cert": r'cert_file: "a\0b"'}, "cert_file", r"/a\x00b' is no path"),
+        ({"key": r'key_file: "a\uD800b"'}, "key_file", r"/a\ud800b' is no path"),
     ],
 )
 def test_certificates_that_do_not_do(write: Write, lines: dict[str, str], key: str, said: str) -> None:
@@ -122,6 +125,22 @@ def test_authorities_that_are_none(write: Write, tmp_path: Path, content: bytes)
     (tmp_path / "ca.pem").write_bytes(content)
     file = write("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem")
     assert "client_ca_file" in refusal(file)
+
+
+def test_comments_between_authorities_may_be_in_any_language(write: Write, tmp_path: Path) -> None:
+    authority = (tmp_path / "ca.pem").read_bytes()
+    (tmp_path / "ca.pem").write_bytes("# Müller GmbH\n".encode() + authority + b"# \xff\n")
+    context = context_of(write("client_auth_type: RequireAndVerifyClientCert", "client_ca_file: ca.pem").load())
+    assert len(context.get_ca_certs()) == 1
+
+
+def test_without_a_descriptor_it_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(name: str, flags: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    file = write()
+    monkeypatch.setattr(os, "memfd_create", none_left)
+    assert "Too many open files" in refusal(file)
 
 
 def test_an_encrypted_key_asks_nobody_for_its_passphrase(write: Write, tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def v1_root(
     """As ``v2_root``."""
     files: dict[str, Content] = {
         "/proc/self/mountinfo": V1_MOUNTINFO,
+        f"{V1_MOUNT}/release_agent": "\n",
         "/proc/cgroups": f"#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t{len(cgroups) + 3}\t1\n",
         **{f"{V1_MOUNT}/{name}": content for name, content in v1_files(tasks="1\n").items()},
     }

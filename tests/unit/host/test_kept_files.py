@@ -66,14 +66,9 @@ def test_changed_content_is_seen(mount: Path) -> None:
     files.close()
 
 
-@pytest.mark.parametrize("most", [0, 2, 1000])
-def test_one_that_is_gone_is_named_and_closed(mount: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = KeptFiles(str(mount), NAMES, most)
-    files.follow(paths(0, 1, 2))
-    files.read()
-    kept = files.open_count
-    gone = {os.stat(mount / "c0" / name).st_ino for name in NAMES}
-    shutil.rmtree(mount / "c0")
+def remove(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = {os.stat(directory / name).st_ino for name in NAMES}
+    shutil.rmtree(directory)
     real = os.pread
 
     def pread(descriptor: int, size: int, offset: int) -> bytes:
@@ -82,6 +77,15 @@ def test_one_that_is_gone_is_named_and_closed(mount: Path, most: int, monkeypatc
         return real(descriptor, size, offset)
 
     monkeypatch.setattr(os, "pread", pread)
+
+
+@pytest.mark.parametrize("most", [0, 2, 1000])
+def test_one_that_is_gone_is_named_and_closed(mount: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = KeptFiles(str(mount), NAMES, most)
+    files.follow(paths(0, 1, 2))
+    files.read()
+    kept = files.open_count
+    remove(mount / "c0", monkeypatch)
     contents = files.read()
     assert contents.gone == {"/c0"}
     assert [column[files.paths.index("/c2")] for column in contents.columns] == [b"2\n", b"slab 2\n"]
@@ -89,6 +93,22 @@ def test_one_that_is_gone_is_named_and_closed(mount: Path, most: int, monkeypatc
     files.follow(paths(1, 2, 3))
     assert files.read().gone == set()
     assert set(files.paths) == set(paths(1, 2, 3))
+    files.close()
+
+
+@pytest.mark.parametrize("most", [2, 1000])
+def test_one_that_was_removed_and_made_again_is_read(mount: Path, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = KeptFiles(str(mount), NAMES, most)
+    files.follow(paths(0, 1, 2))
+    files.read()
+    remove(mount / "c0", monkeypatch)
+    cgroup(mount, "/c0", 70)
+    for _ in range(2):
+        contents = files.read()
+        assert contents.gone == set()
+        told = dict(zip(files.paths, zip(*contents.columns, strict=True), strict=True))
+        assert told == {"/c0": (b"70\n", b"slab 70\n"), "/c1": (b"1\n", b"slab 1\n"), "/c2": (b"2\n", b"slab 2\n")}
+        files.follow(paths(0, 1, 2))
     files.close()
 
 

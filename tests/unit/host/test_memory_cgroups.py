@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ from tests.unit.host.fabricated import V1_MOUNT, V2_MOUNT, deny, v1_files, v1_ro
 STORM = "/slabwatch-storm-20260101-000000-abcd"
 
 
-def cgroups_of(root: KernelRoot, *, max_depth: int = 8, populated: bool = False) -> MemoryCgroups:
-    return MemoryCgroups(root, find_memory_hierarchy(root), max_depth=max_depth, populated=populated)
+def cgroups_of(root: KernelRoot, **bounds: Any) -> MemoryCgroups:
+    return MemoryCgroups(root, find_memory_hierarchy(root), **bounds)
 
 
-def read_all(root: KernelRoot, *, max_depth: int = 8, populated: bool = False) -> tuple[Tree, Reading]:
-    cgroups = cgroups_of(root, max_depth=max_depth, populated=populated)
+def read_all(root: KernelRoot, **bounds: Any) -> tuple[Tree, Reading]:
+    cgroups = cgroups_of(root, **bounds)
     tree = cgroups.walk()
     return tree, cgroups.read(tree)
 
@@ -131,7 +132,7 @@ def test_a_storms_own_cgroups_are_counted_and_not_read(tmp_path: Path) -> None:
     inside = {f"{STORM}/c{index:04d}": v2_files(100) for index in range(5)}
     root = v2_root(tmp_path, {STORM: v2_files(500), **inside, "/x": v2_files(), f"/x{STORM}": v2_files()})
     tree, reading = read_all(root)
-    assert tree == Tree(("/", STORM, "/x", f"/x{STORM}"), 9, frozenset({STORM}))
+    assert tree == Tree(("/", STORM, "/x", f"/x{STORM}"), 9)
     assert rows(reading)[STORM]["kernel_bytes"] == "500"
 
 
@@ -214,23 +215,59 @@ def test_a_v1_cgroup_is_populated_by_tasks_in_or_below_it(tmp_path: Path) -> Non
     }
 
 
+def told_populated(root: KernelRoot, **bounds: Any) -> dict[str, str]:
+    figures = rows(read_all(root, populated=True, **bounds)[1])
+    return {path: row["populated"] for path, row in figures.items() if "populated" in row}
+
+
 def test_on_v1_it_is_not_known_whether_what_is_not_read_holds_tasks(tmp_path: Path) -> None:
     cgroups = {
         "/a": v1_files(),
         "/a/b": v1_files(),
         "/a/b/c": v1_files(tasks="4711\n"),
-        "/storms": v1_files(),
-        f"/storms{STORM}": v1_files(),
-        f"/storms{STORM}/c0000": v1_files(),
         "/full": v1_files(tasks="1\n"),
         "/full/b": v1_files(),
         "/full/b/c": v1_files(),
         "/none": v1_files(),
     }
-    figures = rows(read_all(v1_root(tmp_path, cgroups), populated=True, max_depth=2)[1])
-    known = {path: row["populated"] for path, row in figures.items() if "populated" in row}
-    assert known == {"/": "1", "/full": "1", "/none": "0"}
-    assert len(figures) == 8
+    root = v1_root(tmp_path, cgroups)
+    assert told_populated(root, max_depth=2) == {"/": "1", "/full": "1", "/none": "0"}
+    assert len(rows(read_all(root, max_depth=2)[1])) == 6
+
+
+@pytest.mark.parametrize("inside", ["", "/b"])
+def test_on_v1_it_is_not_known_whether_what_is_not_wanted_holds_tasks(tmp_path: Path, inside: str) -> None:
+    # A leaf and a cgroup with children are come to on different ways.
+    cgroups = {"/job": v1_files(), "/job/a": v1_files(), "/other": v1_files(), "/other/x": v1_files()}
+    cgroups[f"/job/a{inside}"] = v1_files(tasks="4711\n")
+    told = told_populated(v1_root(tmp_path, cgroups), wanted=lambda path: not path.startswith("/job/a"))
+    assert told == {"/": "1", "/other": "0", "/other/x": "0"}
+
+
+def test_a_v1_root_without_tasks_of_its_own_is_its_childrens_parent_too(tmp_path: Path) -> None:
+    cgroups = {"/x": v1_files(), "/x/y": v1_files(tasks="4711\n")}
+    root = v1_root(tmp_path, cgroups, {f"{V1_MOUNT}/cgroup.procs": ""})
+    assert told_populated(root, max_depth=1) == {}
+    assert told_populated(root) == {"/": "1", "/x": "1", "/x/y": "1"}
+
+
+def test_a_storms_own_cgroups_on_v1_are_asked_for_tasks(tmp_path: Path) -> None:
+    cgroups = {
+        path: v1_files()
+        for path in ("/emptied", f"/emptied{STORM}", "/running", f"/running{STORM}", "/odd", f"/odd{STORM}")
+    }
+    for index in range(3):
+        cgroups[f"/emptied{STORM}/c{index:04}"] = v1_files()
+        cgroups[f"/running{STORM}/c{index:04}"] = v1_files(tasks="4711\n" if index == 1 else "")
+    cgroups[f"/odd{STORM}/c0000"] = v1_files()
+    cgroups[f"/odd{STORM}/c0000/made-by-someone-else"] = v1_files(tasks="4711\n")
+    root = v1_root(tmp_path, cgroups)
+    expected = {"/": "1"}
+    for path, populated in (("/emptied", "0"), ("/odd", "1"), ("/running", "1")):
+        expected |= {path: populated, f"{path}{STORM}": populated}
+    assert told_populated(root) == expected
+    Path(root.path(f"{V1_MOUNT}/emptied{STORM}/c0001/cgroup.procs")).unlink()
+    assert told_populated(root).keys() == expected.keys() - {"/emptied", f"/emptied{STORM}"}
 
 
 def test_a_v1_list_of_tasks_that_is_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,19 +391,27 @@ def test_dying_on_v2(tmp_path: Path, text: str | None, expected: int | None) -> 
 
 
 @pytest.mark.parametrize(
-    ("mounted", "text", "expected"),
+    ("text", "expected"),
     [
-        ("/", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\nmemory\t5\t10\t1\n", 7),
-        ("/", "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t2\t1\n", 0),
-        ("/", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\n", None),
-        ("/docker/x", "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t10\t1\n", None),
-        ("/", "no table\n", None),
-        ("/", None, None),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\nmemory\t5\t10\t1\n", 7),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t5\t2\t1\n", 0),
+        ("#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t2\t90\t1\n", None),
+        ("no table\n", None),
+        (None, None),
     ],
 )
-def test_dying_on_v1(tmp_path: Path, mounted: str, text: str | None, expected: int | None) -> None:
+def test_dying_on_v1(tmp_path: Path, text: str | None, expected: int | None) -> None:
     more: Mapping[str, str] = {} if text is None else {"/proc/cgroups": text}
     root = v1_root(tmp_path, {}, more)
     if text is None:
         Path(root.path("/proc/cgroups")).unlink()
-    assert dying(root, MemoryHierarchy(1, "v1", V1_MOUNT, mounted)) == expected
+    assert dying(root, MemoryHierarchy(1, "v1", V1_MOUNT, "/")) == expected
+
+
+@pytest.mark.parametrize("mounted", ["/", "/docker/x", "/../.."])
+def test_dying_on_v1_is_known_where_the_whole_hierarchy_is_seen(tmp_path: Path, mounted: str) -> None:
+    hierarchy = MemoryHierarchy(1, "v1", V1_MOUNT, mounted)
+    root = v1_root(tmp_path, {"/a": v1_files()})
+    assert dying(root, hierarchy, visible=2) == 2
+    Path(root.path(f"{V1_MOUNT}/release_agent")).unlink()  # a container, or a cgroup namespace: mounted may be "/" too
+    assert dying(root, hierarchy, visible=2) is None

@@ -90,6 +90,41 @@ def test_read_again_only_when_the_names_change(tmp_path: Path, monkeypatch: pyte
     assert len(reads) == 2
 
 
+@pytest.mark.parametrize("names", [(), ("pid", "odd")])
+def test_caches_that_come_and_go_are_seen_whatever_slabinfo_shows(
+    tmp_path: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysfs = SlabSysfs(slab_root(tmp_path))
+    first = {cache.name for cache in sysfs.caches(names)}
+    directory = tmp_path / SLAB.lstrip("/")
+    if directory.stat().st_nlink == 1:  # btrfs does not count subdirectories, sysfs does
+        monkeypatch.setattr(module, "_LIST_EVERY", 1)
+    (directory / "new").mkdir()
+    assert {cache.name for cache in sysfs.caches(names)} == first | {"new"}
+    (directory / "bare").rmdir()
+    assert {cache.name for cache in sysfs.caches(names)} == (first | {"new"}) - {"bare"}
+
+
+def test_an_alias_that_comes_later_is_seen_after_some_polls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sysfs = SlabSysfs(slab_root(tmp_path))
+    first = sysfs.caches(("pid",))
+    os.symlink(":A-0000192", tmp_path / SLAB.lstrip("/") / "dm_thing")
+    listed: list[str] = []
+    real = os.listdir
+
+    def counted(path: str) -> list[str]:
+        listed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    polls = 0
+    while (now := sysfs.caches(("pid",))) is first:
+        polls += 1
+        assert polls < 100
+    assert next(cache for cache in now if cache.name == "pid").aliases == ("cred", "dm_thing", "eventpoll_epi")
+    assert len(listed) == 1, "a listing takes longer than the rest of a poll's look at it"
+
+
 def test_a_failure_is_not_remembered_as_an_answer(tmp_path: Path) -> None:
     sysfs = SlabSysfs(KernelRoot(str(tmp_path)))
     for _ in range(2):

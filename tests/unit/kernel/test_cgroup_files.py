@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from slabwatch.errors import KernelParseError
+from slabwatch.kernel import memory_stat
 from slabwatch.kernel.cgroup_events import CgroupEvents, parse_cgroup_events
 from slabwatch.kernel.cgroup_stat import CgroupStat, parse_cgroup_stat
 from slabwatch.kernel.cgroups import Controller, parse_cgroups
 from slabwatch.kernel.counter import UNLIMITED_FROM, parse_counter, parse_limit
-from slabwatch.kernel.memory_stat import kernel_bytes, parse_memory_stat
+from slabwatch.kernel.memory_stat import StatPicker, kernel_bytes, parse_memory_stat
 from slabwatch.kernel.pid_cgroup import PidCgroup, parse_pid_cgroup
 from tests.hosts import HOSTS, STATES, recorded, recorded_all
 from tests.unit.kernel.parsers import CGROUP, V1, V2
@@ -42,6 +43,48 @@ def test_memory_stat_of_every_cgroup(host: str) -> None:
                 assert kernel == sum(
                     int(stat[key]) for key in ("slab", "kernel_stack", "pagetables", "percpu", "sock") if key in stat
                 )
+
+
+PICKED = ("kernel", "slab", "kernel_stack", "pagetables", "sock", "no_such_key")
+
+
+@pytest.mark.parametrize("host", V2)
+def test_picked_figures_are_those_of_the_parser_and_files_of_one_form_are_parsed_once(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[tuple[str, ...]] = []
+
+    def counted(data: bytes) -> dict[str, str]:
+        stat = parse_memory_stat(data)
+        parsed.append(tuple(stat))
+        return stat
+
+    monkeypatch.setattr(memory_stat, "parse_memory_stat", counted)
+    picker = StatPicker(PICKED)
+    files = [data for state in STATES for data in recorded_all(host, state, CGROUP, "memory.stat").values()]
+    files.sort(key=lambda data: list(pairs(data)))  # the root's has other keys
+    for data in files:
+        assert picker.pick(data) == [pairs(data).get(key) for key in PICKED]
+    assert len(parsed) == len(set(parsed)) < len(files) / 4
+
+
+@pytest.mark.parametrize(
+    ("after", "figures"),
+    [
+        (b"anon 1\nslab 5\n", ["5", None]),
+        (b"anon 1\nsock 2\nslab 6\n", ["6", "2"]),
+        (b"slab 7\nanon 1\n", ["7", None]),
+        (b"anon 1\n", [None, None]),
+    ],
+)
+def test_picked_figures_of_another_form(after: bytes, figures: list[str | None]) -> None:
+    picker = StatPicker(("slab", "sock"))
+    for _ in range(2):
+        assert picker.pick(b"anon 1\nslab 4\n") == ["4", None]
+        assert picker.pick(after) == figures
+        for bad in (b"", b"anon 1\nslab 4", b"anon 1\nslab x\n", b"anon 1\nslab\n"):
+            with pytest.raises(KernelParseError):
+                picker.pick(bad)
 
 
 def test_kernel_bytes_by_presence() -> None:

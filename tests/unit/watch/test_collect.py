@@ -413,6 +413,47 @@ def test_on_v1_it_is_known_only_when_asked_for(tmp_path: Path) -> None:
     assert readings(root, populated_v1=True).unpopulated_kernel_bytes == 4096, "the slice holds tasks, below it"
 
 
+HIERARCHICAL = {"memory.use_hierarchy": "1\n"}
+ALONE = {"memory.use_hierarchy": "0\n"}
+
+
+@pytest.mark.parametrize(
+    ("modes", "expected"),
+    [
+        (({}, {}, {}), 1000),  # some kernel to come: no such file
+        ((HIERARCHICAL, HIERARCHICAL, HIERARCHICAL), 1000),
+        ((ALONE, ALONE, ALONE), 1000 + 300 + 50),
+        ((ALONE, HIERARCHICAL, HIERARCHICAL), 1000 + 300),
+        ((ALONE, ALONE, HIERARCHICAL), 1000 + 300 + 50),
+    ],
+)
+def test_on_v1_without_use_hierarchy_what_is_below_is_in_no_other_figure(
+    tmp_path: Path, modes: tuple[dict[str, str], ...], expected: int
+) -> None:
+    sizes = {"/job": 1000, "/job/a": 300, "/job/a/b": 50}
+    cgroups = {path: v1_files(size) | mode for (path, size), mode in zip(sizes.items(), modes, strict=True)}
+    cgroups["/busy"] = v1_files(7, tasks="1\n") | ALONE
+    cgroups["/busy/empty"] = v1_files(5) | ALONE
+    root = v1_root(tmp_path, cgroups, HOST)
+    assert readings(root, populated_v1=True).unpopulated_kernel_bytes == expected + 5
+
+
+def test_what_patterns_hide_makes_no_byte_count_twice(tmp_path: Path) -> None:
+    sizes = {"/job": 1000, "/job/a": 600, "/job/a/b": 500}
+    v2 = v2_root(tmp_path / "2", {path: v2_files(size, populated=False) for path, size in sizes.items()}, HOST)
+    assert readings(v2, exclude=("/job/a",)).unpopulated_kernel_bytes == 1000
+    v1 = v1_root(tmp_path / "1", {path: v1_files(size) for path, size in sizes.items()}, HOST)
+    told = readings(v1, exclude=("/job/a",), populated_v1=True).unpopulated_kernel_bytes
+    assert told == 500, "nobody tells of /job whether what is hidden below it holds a task"
+
+
+def test_the_bytes_of_an_emptied_storm_are_held_by_nobody_on_v1_too(tmp_path: Path) -> None:
+    storm = "/slabwatch-storm-20260101-000000-abcd"
+    for tasks, expected in (("4711\n", 0), ("", 356_000)):
+        tree = {storm: v1_files(356_000), f"{storm}/c0000": v1_files(1), f"{storm}/c0001": v1_files(2, tasks=tasks)}
+        assert readings(v1_root(tmp_path, tree, HOST), populated_v1=True).unpopulated_kernel_bytes == expected
+
+
 # Odd names, up to the exposition.
 
 

@@ -9,7 +9,7 @@ import pytest
 from slabwatch.kernel.meminfo import parse_meminfo
 from slabwatch.kernel.slabinfo import parse_slabinfo
 from slabwatch.watch.derive import Derived, derive
-from slabwatch.watch.sample import ProcessCounts, Sample
+from slabwatch.watch.sample import CollectorRun, ProcessCounts, Sample
 
 SLABINFO = parse_slabinfo(
     b"slabinfo - version: 2.1\n# name ...\n"
@@ -36,6 +36,14 @@ def test_what_is_not_explained_can_be_below_zero_on_a_busy_host() -> None:
     derived = derive(sample(slabinfo=SLABINFO, meminfo=parse_meminfo(b"Slab: 1 kB\n")))
     assert derived.unattributed_bytes is not None
     assert derived.unattributed_bytes < 0
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_growth_since_an_old_reading_is_not_what_no_cache_explains(reused: bool) -> None:
+    run = CollectorRun("slabinfo", True, 2.0, reused=reused)
+    derived = derive(sample(slabinfo=SLABINFO, meminfo=parse_meminfo(b"Slab: 8000 kB\n"), collectors=(run,)))
+    assert (derived.unattributed_bytes is None) == reused
+    assert len(derived.cache_bytes) == 2
 
 
 def test_the_page_size_is_the_samples() -> None:
