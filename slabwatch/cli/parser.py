@@ -192,7 +192,7 @@ def _add_storm(verbs: Any) -> None:
     add("--tasks", type=_at_least_1, metavar="N", help="tasks in each cgroup")
     add("--kind", choices=KINDS, help="what a task is, see below")
     add("--concurrency", type=_at_least_0, metavar="N", help="cgroups that are filled at one time (0: one a CPU)")
-    add("--live", type=_at_least_1, metavar="N", help="tasks alive at one time, over all cgroups")
+    add("--live", type=_at_least_1, metavar="N", help="tasks alive at one time, over all cgroups; not for kind shell")
     add("--hold", type=_seconds, metavar="S", help="seconds to keep the tasks alive after the last has started")
     add("--settle", type=_seconds, metavar="S", help="seconds to wait after the last task has gone")
     add("--shrink", action=argparse.BooleanOptionalAction, help="shrink after that, to tell retained from pinned")
