@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slabwatch import __version__, logs
-from slabwatch import config as configuration
+from slabwatch.cli.ending import ended
 from slabwatch.cli.exit_codes import Exit
-from slabwatch.config import Config
+from slabwatch.cli.parser import Parser
 from slabwatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slabwatch.config import Config
 
 # How long the end waits for a read of a kernel file that does not come back.
 STUCK_THREAD_SECONDS = 3.0
@@ -22,12 +25,19 @@ STUCK_THREAD_SECONDS = 3.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
+    return ended("slabwatch", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = make_parser().parse_args(argv)
+    # Only now: what Ctrl-C could break off takes longest to import.
+    from slabwatch import config as configuration
+
     if arguments.textfile and not arguments.once:
         print("slabwatch: --textfile goes with --once", file=sys.stderr)
         return Exit.USAGE
     if arguments.example_config:
-        sys.stdout.write(configuration.to_toml(Config(), comments=True))
+        sys.stdout.write(configuration.to_toml(configuration.Config(), comments=True))
         return Exit.DONE
     try:
         config = configuration.load(arguments.config)
@@ -54,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.USAGE
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The daemon's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="slabwatch",
         description="Watches the kernel's slab memory and serves it to Prometheus.",
         epilog="SIGHUP reloads the configuration, SIGTERM stops, a second SIGTERM stops at once.",

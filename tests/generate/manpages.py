@@ -85,7 +85,10 @@ def _daemon() -> str:
         )
     )
     page.section("EXIT STATUS")
-    page.paragraph("0 after an orderly stop, 1 when arguments or configuration are wrong.")
+    page.paragraph(
+        "0 after an orderly stop, 1 when arguments or configuration are wrong, 3 when the output can not be written. "
+        "`--clean-up` ends with 2 when something is left, and with 4 when it could not look."
+    )
     page.section("EXAMPLES")
     page.literal(
         """
