@@ -196,12 +196,17 @@ def _leave_soon(code: int) -> None:
 def _announce(metrics_url: str, socket: Path) -> None:
     """For whoever started it by hand: where it serves, and what to try. Under a service manager the log tells."""
     import logging
+    from urllib.parse import quote
+
+    from slabwatch.config import default_socket
 
     logging.getLogger(__name__).info("ready", extra={"fields": {"metrics_url": metrics_url, "socket": str(socket)}})
     if "INVOCATION_ID" in os.environ:
         return
     beside = Path(sys.argv[0]).resolve().parent / "slabwatchctl"
     command = "slabwatchctl" if shutil.which("slabwatchctl") or not beside.exists() else os.path.relpath(beside)
+    if socket != default_socket():
+        command += f" --host unix://{quote(str(socket.absolute()))}"
     banner = (
         f"slabwatch {__version__} is running. Ctrl-C stops it.\n"
         f"  metrics  {metrics_url}\n"
