@@ -41,7 +41,7 @@ async def test_get_post_and_events(door: Door) -> None:
     async with ControlClient(f"unix://{door.path}") as client:
         assert client.name == str(door.path)
         assert (await client.get("/v1/status"))["state"] == "READY"
-        assert await client.post("/v1/reload", {}) == {"reloaded": True}
+        assert await client.post("/v1/reload", {}) == {"reloaded": True, "needs_restart": []}
         events = [event async for event in client.events("/v1/storms/storm-1/events")]
     assert events == [{"event": "end", "outcome": "completed", "reason": "", "record": ended}]
 
