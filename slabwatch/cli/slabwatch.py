@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,11 +42,8 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         config = configuration.load(arguments.config)
         if arguments.check_config:
-            _check_files(config)
-            if config.metrics.web_config_file:
-                from slabwatch.expose.web_config_file import WebConfigFile
-
-                WebConfigFile(Path(config.metrics.web_config_file)).load()
+            for warning in _check(config):
+                print(f"slabwatch: warning: {warning}", file=sys.stderr)
             print(f"{arguments.config or 'built-in defaults'}: ok")
             return Exit.DONE
         if arguments.print_config:
@@ -88,12 +85,18 @@ def make_parser() -> Parser:
     return parser
 
 
-def _check_files(config: Config) -> None:
-    """What the configuration names must be there too. Raises ConfigError."""
+def _check(config: Config) -> Iterator[str]:
+    """What the configuration names must be there too. Raises ConfigError; gives what the daemon would start with."""
+    if config.metrics.web_config_file:
+        from slabwatch.expose.web_config_file import WebConfigFile
+
+        WebConfigFile(Path(config.metrics.web_config_file)).load()
     if config.remote.listen:
         from slabwatch.control.tls import server_context
+        from slabwatch.control.validity import expired
 
         server_context(config.remote)
+        yield from (f"{one.name}: {one.finding}: {one.remedy}" for one in expired(config.remote))
 
 
 def _once(config: Config, root: str, textfile: Path | None) -> int:

@@ -172,8 +172,12 @@ async def test_certificates_that_are_refused(
         assert (await client.get("/v1/status"))["state"] == "READY"
 
 
-async def test_a_list_that_has_expired_lets_nobody_in(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
+async def test_a_list_that_has_expired_lets_nobody_in(
+    open_tls: Open, pki: Pki, audit_log: Entries, caplog: pytest.LogCaptureFixture
+) -> None:
     tls, _ = await open_tls(crl=pki.authority.revocation_list(expired=True).as_posix())
+    (warned,) = [record for record in caplog.records if record.message == "remote_expired"]
+    assert warned.__dict__["fields"]["name"] == "remote.crl"
     error = await _refused(tls, pki, pki.viewer)
     assert error.code == "not_allowed"
     assert "or the daemon's revocation list has (remote.crl)" in str(error)
