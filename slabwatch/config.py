@@ -80,7 +80,8 @@ class Control(Section):
     socket: str = Field(
         "",
         description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
-        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock. Needs a restart.",
+        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock, "
+        "in /tmp/slabwatch-UID where that variable is not set. Needs a restart.",
     )
     owner: str = Field(
         "", description="User that owns the socket (name or uid). Empty: the daemon's own. Needs a restart."
@@ -311,8 +312,12 @@ def default_socket() -> Path:
     """Where a daemon of this user listens when nothing says otherwise."""
     if os.geteuid() == 0:
         return Path("/run/slabwatch/slabwatch.sock")
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/slabwatch-{os.geteuid()}"
-    return Path(runtime) / "slabwatch" / "slabwatch.sock"
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or temporary_runtime()) / "slabwatch" / "slabwatch.sock"
+
+
+def temporary_runtime() -> Path:
+    """What stands in for $XDG_RUNTIME_DIR. Anybody can have made it: whoever uses it looks whose it is."""
+    return Path(f"/tmp/slabwatch-{os.geteuid()}")
 
 
 def load(path: Path | None) -> Config:

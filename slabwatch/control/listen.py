@@ -10,16 +10,19 @@ import pwd
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aiohttp import web
 
+from slabwatch.config import temporary_runtime
+from slabwatch.control.sockets import why_foreign
 from slabwatch.door import Door, connections_of, http_log
 from slabwatch.errors import ConfigError
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
+RUNTIME_MODE = 0o755
 # How long a connection may be open without a request.
 IDLE_SECONDS = 30.0
 # How long open event streams may delay the daemon's stop.
@@ -80,6 +83,11 @@ async def start_unix(app: web.Application, path: Path, owner: str = "", group: s
 
 
 def _make_directory(directory: Path, uid: int, gid: int) -> None:
+    if (runtime := temporary_runtime()) in directory.parents:
+        with suppress(FileExistsError):
+            runtime.mkdir(mode=RUNTIME_MODE)
+    if foreign := why_foreign(directory):
+        raise ConfigError(f"control.socket: {foreign}: set XDG_RUNTIME_DIR, or choose another path")
     if not directory.exists():
         directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         os.chown(directory, uid, gid)

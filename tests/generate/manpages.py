@@ -80,7 +80,10 @@ def _daemon() -> str:
     page.items(
         (
             ("/etc/slabwatch/slabwatch.toml", "The configuration that the unit names, see `slabwatch.toml`(5)."),
-            ("/run/slabwatch/slabwatch.sock", "The control socket; for other users below `$XDG_RUNTIME_DIR`."),
+            (
+                "/run/slabwatch/slabwatch.sock",
+                "The control socket; for other users below `$XDG_RUNTIME_DIR`, else `/tmp/slabwatch-UID`.",
+            ),
             ("/var/lib/slabwatch", "The records of storms; for other users below `$XDG_STATE_HOME`."),
         )
     )
