@@ -41,11 +41,15 @@ class Poll(Section):
 class Metrics(Section):
     """The exposition for Prometheus. Open to whoever can connect, unless the web configuration says otherwise."""
 
-    listen: str = Field("127.0.0.1:9934", description="Address and port of /metrics. IPv6 in brackets: [::1]:9934.")
+    listen: str = Field(
+        "127.0.0.1:9934",
+        description="Address and port of /metrics. IPv6 in brackets: [::1]:9934. Needs a restart.",
+    )
     web_config_file: str = Field(
         "",
         description="File in the form of Prometheus' exporter-toolkit (web.config.file): TLS, client certificates, "
-        "basic authentication, headers, rate limit. Read again when it or a certificate changes.",
+        "basic authentication, headers, rate limit. Read again when it or a certificate changes; to name another file, "
+        "or one at all, needs a restart.",
     )
 
     @field_validator("listen")
@@ -76,10 +80,15 @@ class Control(Section):
     socket: str = Field(
         "",
         description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
-        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock.",
+        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock, "
+        "in /tmp/slabwatch-UID where that variable is not set. Needs a restart.",
     )
-    owner: str = Field("", description="User that owns the socket (name or uid). Empty: the daemon's own.")
-    group: str = Field("", description="Group that may open the socket (name or gid). Empty: the daemon's own.")
+    owner: str = Field(
+        "", description="User that owns the socket (name or uid). Empty: the daemon's own. Needs a restart."
+    )
+    group: str = Field(
+        "", description="Group that may open the socket (name or gid). Empty: the daemon's own. Needs a restart."
+    )
     operators: tuple[str, ...] = Field(
         (),
         strict=False,
@@ -247,7 +256,7 @@ class State(Section):
     directory: str = Field(
         "",
         description="Empty: $STATE_DIRECTORY as a service, /var/lib/slabwatch as root, "
-        "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch).",
+        "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch). Needs a restart.",
     )
 
 
@@ -303,8 +312,12 @@ def default_socket() -> Path:
     """Where a daemon of this user listens when nothing says otherwise."""
     if os.geteuid() == 0:
         return Path("/run/slabwatch/slabwatch.sock")
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/slabwatch-{os.geteuid()}"
-    return Path(runtime) / "slabwatch" / "slabwatch.sock"
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or temporary_runtime()) / "slabwatch" / "slabwatch.sock"
+
+
+def temporary_runtime() -> Path:
+    """What stands in for $XDG_RUNTIME_DIR. Anybody can have made it: whoever uses it looks whose it is."""
+    return Path(f"/tmp/slabwatch-{os.geteuid()}")
 
 
 def load(path: Path | None) -> Config:

@@ -45,8 +45,8 @@ SERVERS_STOP_SECONDS = 5.0
 AUDIT_STOP_SECONDS = 1.0
 # From when on the status line tells of it.
 LATE_SECONDS = 5.0
-# What a reload can not change: the key's section and name.
-_FIXED = (
+# What a reload can not change, and says so: the key's section and name. Their descriptions say it too.
+FIXED = (
     ("metrics", "listen"),
     ("metrics", "web_config_file"),
     ("control", "socket"),
@@ -256,12 +256,12 @@ class Daemon:
             except ConfigError as error:
                 log.error("reload_failed", extra={"fields": {"error": str(error), "kept": "the old configuration"}})
 
-    async def _reload_and_tell(self) -> None:
+    async def _reload_and_tell(self) -> list[str]:
         with self._manager.reloading():
-            await self.reload()
+            return await self.reload()
 
-    async def reload(self) -> None:
-        """Take the file's new content; on ConfigError the old configuration stays whole."""
+    async def reload(self) -> list[str]:
+        """Take the file's new content, but for the keys that are returned; on ConfigError the old one stays whole."""
         if self.state == "READY":  # a daemon that stops still reloads, but stays one that stops
             self.state = "RELOADING"
         try:
@@ -276,14 +276,15 @@ class Daemon:
             if self.state == "RELOADING":
                 self.state = "READY"
         old = self.config
-        changed = [f"{section}.{key}" for section, key in _FIXED if _get(old, section, key) != _get(new, section, key)]
+        changed = [f"{section}.{key}" for section, key in FIXED if _get(old, section, key) != _get(new, section, key)]
         if changed:
             log.warning("reload_needs_restart", extra={"fields": {"keys": changed}})
-        # The sockets stay where they are until a restart, and so does what is said about them.
+        # The sockets stay what they are until a restart, and so does what is said about them.
+        kept = {key: _get(old, section, key) for section, key in FIXED if section == "control"}
         self.config = new.model_copy(
             update={
                 "metrics": old.metrics,
-                "control": new.control.model_copy(update={"socket": old.control.socket}),
+                "control": new.control.model_copy(update=kept),
                 "state": old.state,
             }
         )
@@ -295,6 +296,7 @@ class Daemon:
         self._own.set_interval(new.poll.interval_seconds)
         self._own.set_reload(True)
         log.info("reloaded", extra={"fields": {"config": str(self._config_path or "built-in defaults")}})
+        return changed
 
 
 def _get(config: Config, section: str, key: str) -> object:

@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
+from slabwatch.cli.ending import ended
 from slabwatch.cli.exit_codes import Exit, exit_for
 from slabwatch.cli.parser import make_parser, parse
 from slabwatch.cli.words import printable
@@ -15,24 +16,16 @@ from slabwatch.errors import ControlError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: run one verb and return its exit code."""
+    return ended("slabwatchctl", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args = parse(argv)
     try:
-        args = parse(argv)
-    except SystemExit as leave:
-        return int(leave.code or 0)
-    try:
-        code = ELSE.get(args.verb, _ask)(args)
-        sys.stdout.flush()
+        return ELSE.get(args.verb, _ask)(args)
     except ControlError as error:
         print(f"slabwatchctl: {printable(str(error))}", file=sys.stderr)
         return exit_for(error)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)  # the terminal has written ^C
-        return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.BROKEN_PIPE
-    return code
 
 
 def _ask(args: Namespace) -> Exit:

@@ -192,7 +192,7 @@ def _add_storm(verbs: Any) -> None:
     add("--tasks", type=_at_least_1, metavar="N", help="tasks in each cgroup")
     add("--kind", choices=KINDS, help="what a task is, see below")
     add("--concurrency", type=_at_least_0, metavar="N", help="cgroups that are filled at one time (0: one a CPU)")
-    add("--live", type=_at_least_1, metavar="N", help="tasks alive at one time, over all cgroups")
+    add("--live", type=_at_least_1, metavar="N", help="tasks alive at one time, over all cgroups; not for kind shell")
     add("--hold", type=_seconds, metavar="S", help="seconds to keep the tasks alive after the last has started")
     add("--settle", type=_seconds, metavar="S", help="seconds to wait after the last task has gone")
     add("--shrink", action=argparse.BooleanOptionalAction, help="shrink after that, to tell retained from pinned")
@@ -207,12 +207,18 @@ def _add_storm(verbs: Any) -> None:
     mode = storm.add_mutually_exclusive_group()
     mode.add_argument("--dry-run", action="store_true", help="only say what would be done, and whether it may be")
     mode.add_argument("--detach", action="store_true", help="print the id and do not follow")
-    add("--yes", "-y", action="store_true", help="do not ask before a storm of more than 1,000 tasks or on many hosts")
+    add(
+        "--yes",
+        "-y",
+        action="store_true",
+        help="do not ask before a storm of more than 1,000 tasks or on many hosts (without a terminal nobody is asked: "
+        "one host starts at once, many hosts do not start without --yes)",
+    )
     add(
         "--expect",
         choices=VERDICTS,
         metavar="VERDICT",
-        help=f"exit with 8 for any other verdict, and start no more: {', '.join(VERDICTS)}",
+        help="exit with 8 for another verdict (7 when it is inconclusive), and start no more: " + ", ".join(VERDICTS),
     )
     add("--parallel", type=_at_least_1, metavar="N", help="over many hosts: at one time, after the first (default: 1)")
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slabwatch import __version__, logs
-from slabwatch import config as configuration
+from slabwatch.cli.ending import ended
 from slabwatch.cli.exit_codes import Exit
-from slabwatch.config import Config
+from slabwatch.cli.parser import Parser
 from slabwatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from slabwatch.config import Config
 
 # How long the end waits for a read of a kernel file that does not come back.
 STUCK_THREAD_SECONDS = 3.0
@@ -22,21 +25,25 @@ STUCK_THREAD_SECONDS = 3.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; the exit code."""
+    return ended("slabwatch", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = make_parser().parse_args(argv)
+    # Only now: what Ctrl-C could break off takes longest to import.
+    from slabwatch import config as configuration
+
     if arguments.textfile and not arguments.once:
         print("slabwatch: --textfile goes with --once", file=sys.stderr)
         return Exit.USAGE
     if arguments.example_config:
-        sys.stdout.write(configuration.to_toml(Config(), comments=True))
+        sys.stdout.write(configuration.to_toml(configuration.Config(), comments=True))
         return Exit.DONE
     try:
         config = configuration.load(arguments.config)
         if arguments.check_config:
-            _check_files(config)
-            if config.metrics.web_config_file:
-                from slabwatch.expose.web_config_file import WebConfigFile
-
-                WebConfigFile(Path(config.metrics.web_config_file)).load()
+            for warning in _check(config):
+                print(f"slabwatch: warning: {warning}", file=sys.stderr)
             print(f"{arguments.config or 'built-in defaults'}: ok")
             return Exit.DONE
         if arguments.print_config:
@@ -54,9 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.USAGE
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The daemon's arguments."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="slabwatch",
         description="Watches the kernel's slab memory and serves it to Prometheus.",
         epilog="SIGHUP reloads the configuration, SIGTERM stops, a second SIGTERM stops at once.",
@@ -78,12 +85,24 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_files(config: Config) -> None:
-    """What the configuration names must be there too. Raises ConfigError."""
+def _check(config: Config) -> Iterator[str]:
+    """What the configuration names must be there too. Raises ConfigError; gives what the daemon would start with."""
+    from slabwatch.control.access import unknown_names
+    from slabwatch.control.listen import group_id, user_id
+
+    user_id(config.control.owner)
+    group_id(config.control.group)
+    yield from unknown_names(config)
+    if config.metrics.web_config_file:
+        from slabwatch.expose.web_config_file import WebConfigFile
+
+        WebConfigFile(Path(config.metrics.web_config_file)).load()
     if config.remote.listen:
         from slabwatch.control.tls import server_context
+        from slabwatch.control.validity import expired
 
         server_context(config.remote)
+        yield from (f"{one.name}: {one.finding}: {one.remedy}" for one in expired(config.remote))
 
 
 def _once(config: Config, root: str, textfile: Path | None) -> int:
@@ -186,12 +205,17 @@ def _leave_soon(code: int) -> None:
 def _announce(metrics_url: str, socket: Path) -> None:
     """For whoever started it by hand: where it serves, and what to try. Under a service manager the log tells."""
     import logging
+    from urllib.parse import quote
+
+    from slabwatch.config import default_socket
 
     logging.getLogger(__name__).info("ready", extra={"fields": {"metrics_url": metrics_url, "socket": str(socket)}})
     if "INVOCATION_ID" in os.environ:
         return
     beside = Path(sys.argv[0]).resolve().parent / "slabwatchctl"
     command = "slabwatchctl" if shutil.which("slabwatchctl") or not beside.exists() else os.path.relpath(beside)
+    if socket != default_socket():
+        command += f" --host unix://{quote(str(socket.absolute()))}"
     banner = (
         f"slabwatch {__version__} is running. Ctrl-C stops it.\n"
         f"  metrics  {metrics_url}\n"

@@ -14,7 +14,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -141,8 +141,12 @@ def _sans(alternatives: Any) -> Iterable[str]:
 
 
 def _operators(config: Config) -> tuple[str, ...]:
-    local = (entry if entry.startswith(LOCAL_KINDS) else f"user:{entry}" for entry in config.control.operators)
-    return (*local, *config.remote.operators)
+    return (*_local_operators(config), *config.remote.operators)
+
+
+def _local_operators(config: Config) -> Iterator[str]:
+    for entry in config.control.operators:
+        yield entry if entry.startswith(LOCAL_KINDS) else f"user:{entry}"
 
 
 def _everyone(config: Config) -> tuple[str, ...]:
@@ -165,13 +169,29 @@ def _means(entry: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, entry.split("*"))), name, re.DOTALL) is not None
 
 
+def unknown_names(config: Config) -> Iterator[str]:
+    """Users and groups of the configuration that this host does not have (yet): they may nothing. Blocks."""
+    lists = {
+        "control.operators": _local_operators(config),
+        **{f"rights.{verb}": entries for verb, entries in config.rights},
+    }
+    for key, entries in lists.items():
+        for entry in entries:
+            kind, _, name = entry.partition(":")
+            if entry.startswith(LOCAL_KINDS) and _id_of(entry) is None:
+                yield f"{key}: there is no {kind} {name!r} on this host"
+
+
 def _is_meant(entry: str, uid: int, groups: Collection[int]) -> bool:
+    return _id_of(entry) in ((uid,) if entry.startswith("user:") else groups)
+
+
+def _id_of(entry: str) -> int | None:
     kind, _, name = entry.partition(":")
-    ids = (uid,) if kind == "user" else groups
     # A number is an id, even if some user should bear it as a name.
     if name.isascii() and name.isdigit():
-        return int(name) in ids
+        return int(name)
     try:
-        return (pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid) in ids
+        return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
     except (KeyError, ValueError):  # no such name, or one with a NUL in it
-        return False
+        return None

@@ -236,6 +236,7 @@ class Shrunk(TypedDict):
 
 class Reloaded(TypedDict):
     reloaded: Literal[True]
+    needs_restart: list[str]  # changed keys whose old values hold on
 
 
 class StormEvent(TypedDict):

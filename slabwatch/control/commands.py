@@ -156,8 +156,7 @@ class Commands:
 
     async def _reload(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
         await read_body(request, ReloadRequest)
-        await self._services.reload()
-        return web.json_response({"reloaded": True})
+        return web.json_response({"reloaded": True, "needs_restart": await self._services.reload()})
 
     async def _lock(self, request: web.Request, caller: Caller, fields: Fields) -> web.Response:
         asked = await read_body(request, LockRequest)

@@ -68,11 +68,11 @@ async def _check_remote(request: web.Request, services: Services) -> None:
     caller = await caller_of(request, services)
     problem = None
     if not may(caller, "look", services.config()):
-        problem = Problem(
-            "not_allowed",
-            f"{caller} has no role here: have one of the certificate's names added to remote.viewers or "
-            "remote.operators in the daemon's configuration",
-        )
+        lists = "remote.viewers or remote.operators in the daemon's configuration"
+        way = f"have one of the certificate's names added to {lists}"
+        if not caller.names:
+            way = f"have it signed with a subjectAltName that is in {lists}"
+        problem = Problem("not_allowed", f"{caller} has no role here: {way}")
     elif "Origin" in request.headers:
         # A browser would show the certificate for any page that asks it to.
         problem = Problem("not_allowed", "requests of web pages are not answered here")

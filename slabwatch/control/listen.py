@@ -10,16 +10,19 @@ import pwd
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aiohttp import web
 
+from slabwatch.config import temporary_runtime
+from slabwatch.control.sockets import why_foreign
 from slabwatch.door import Door, connections_of, http_log
 from slabwatch.errors import ConfigError
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
+RUNTIME_MODE = 0o755
 # How long a connection may be open without a request.
 IDLE_SECONDS = 30.0
 # How long open event streams may delay the daemon's stop.
@@ -56,7 +59,7 @@ async def start_unix(app: web.Application, path: Path, owner: str = "", group: s
     A directory that is missing is made with mode 0750. Raises ConfigError when another daemon listens there, when
     something that is not a socket is there, or when path, owner or group can not be used.
     """
-    uid, gid = _user_id(owner), _group_id(group)
+    uid, gid = user_id(owner), group_id(group)
     # 108 bytes with the NUL is what sockaddr_un holds.
     if len(os.fsencode(path)) > 107:
         raise ConfigError(f"control.socket: {path} is too long for a socket (107 bytes): choose a shorter path")
@@ -80,6 +83,11 @@ async def start_unix(app: web.Application, path: Path, owner: str = "", group: s
 
 
 def _make_directory(directory: Path, uid: int, gid: int) -> None:
+    if (runtime := temporary_runtime()) in directory.parents:
+        with suppress(FileExistsError):
+            runtime.mkdir(mode=RUNTIME_MODE)
+    if foreign := why_foreign(directory):
+        raise ConfigError(f"control.socket: {foreign}: set XDG_RUNTIME_DIR, or choose another path")
     if not directory.exists():
         directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         os.chown(directory, uid, gid)
@@ -154,19 +162,21 @@ def _same_file(one: os.stat_result | None, other: os.stat_result) -> bool:
     return one is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-def _user_id(name: str) -> int:
+def user_id(name: str) -> int:
+    """Of control.owner; -1 for "". Raises ConfigError."""
     if not name:
         return -1
     try:
         return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-    except KeyError as error:
+    except (KeyError, ValueError) as error:  # no such name, or one with a NUL in it
         raise ConfigError(f"control.owner: there is no user {name!r} on this host") from error
 
 
-def _group_id(name: str) -> int:
+def group_id(name: str) -> int:
+    """Of control.group; -1 for "". Raises ConfigError."""
     if not name:
         return -1
     try:
         return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError as error:
+    except (KeyError, ValueError) as error:  # no such name, or one with a NUL in it
         raise ConfigError(f"control.group: there is no group {name!r} on this host") from error

@@ -12,11 +12,13 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 
 from aiohttp import web
 
 from slabwatch.config import Remote
 from slabwatch.control.tls import HandshakeFailed, server_context
+from slabwatch.control.validity import expired
 from slabwatch.door import Connections, Door, bound_sockets, shown_address
 from slabwatch.errors import ConfigError
 
@@ -72,6 +74,8 @@ class TlsDoor:
         self._context, self._remote = context, remote
         # Nobody gets in by a handshake that has begun with the old one.
         self.connections.dismiss()
+        for finding in await asyncio.to_thread(expired, remote):
+            log.warning("remote_expired", extra={"fields": asdict(finding)})
 
     async def _opened(self, remote: Remote) -> tuple[Door, str]:
         try:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from slabwatch.control.problems import Problem, problem_of
 from slabwatch.control.remote import REMOTE_CONNECTIONS, remote_connections
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
+from slabwatch.control.validity import expired
 from slabwatch.control.views import caches_view, cgroups_view, collector_states, poll_state, storm_view
 from slabwatch.door import CONNECTIONS, connections_of
 from slabwatch.errors import SlabwatchError
@@ -140,9 +142,12 @@ class _Look:
     async def _doctor(self, request: web.Request) -> web.Response:
         # However many ask, one examination at a time: it reads a lot, and the daemon's threads are few.
         if self._examination is None:
-            self._examination = asyncio.create_task(asyncio.to_thread(self._services.examine), name="doctor")
+            self._examination = asyncio.create_task(asyncio.to_thread(self._examine), name="doctor")
             self._examination.add_done_callback(self._examined)
         return web.json_response({"findings": await asyncio.shield(self._examination)})
+
+    def _examine(self) -> list[dict[str, Any]]:
+        return [*self._services.examine(), *map(asdict, expired(self._services.config().remote))]
 
     def _examined(self, _: asyncio.Task[list[dict[str, Any]]]) -> None:
         self._examination = None

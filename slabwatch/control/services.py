@@ -93,7 +93,8 @@ class Shrinks(Protocol):
 class Services:
     """The daemon, as the control server sees it.
 
-    ``examine`` blocks and is called in a thread. ``reload`` raises ConfigError and then leaves everything as it was.
+    ``examine`` blocks and is called in a thread. ``reload`` gives the keys whose new values need a restart; it raises
+    ConfigError and then leaves everything as it was.
     ``facts`` gives state, started_at, metrics_url, remote_url ("": off), socket and kernel.
     """
 
@@ -102,7 +103,7 @@ class Services:
     storms: Storms
     shrinker: Shrinks
     examine: Callable[[], list[dict[str, Any]]]
-    reload: Callable[[], Awaitable[None]]
+    reload: Callable[[], Awaitable[list[str]]]
     facts: Callable[[], dict[str, Any]]
     audit: AuditLog
     switch: MaintenanceSwitch

@@ -5,10 +5,12 @@ Light on purpose: the bridge of an ssh session needs this, and no HTTP.
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from urllib.parse import unquote
 
-from slabwatch.config import default_socket
+from slabwatch.config import default_socket, temporary_runtime
 from slabwatch.errors import ControlError
 
 SYSTEM_SOCKET = Path("/run/slabwatch/slabwatch.sock")
@@ -30,9 +32,32 @@ def unix_socket(target: str) -> Path:
 
 
 def local_socket() -> Path:
-    """This user's own daemon if its socket is there, else the system's."""
+    """This user's own daemon if its socket is there, else the system's. Raises ControlError when others made it."""
     own = default_socket()
-    return own if _may_be_there(own) or not _may_be_there(SYSTEM_SOCKET) else SYSTEM_SOCKET
+    foreign = why_foreign(own)
+    if _may_be_there(SYSTEM_SOCKET) and (foreign or not _may_be_there(own)):
+        return SYSTEM_SOCKET
+    if foreign:
+        raise ControlError(
+            f"{foreign}, so somebody else may listen there: set XDG_RUNTIME_DIR, or name a socket by --host unix:///path"
+        )
+    return own
+
+
+def why_foreign(path: Path) -> str:
+    """Why others may have put something at ``path`` in the directory that stands in for $XDG_RUNTIME_DIR; "": no."""
+    directory = temporary_runtime()
+    if directory not in path.parents:
+        return ""
+    try:
+        made = directory.lstat()
+    except OSError:
+        return ""  # connecting will say why
+    others_write = made.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if stat.S_ISDIR(made.st_mode) and made.st_uid == os.geteuid() and not others_write:
+        return ""
+    whose = f"{stat.filemode(made.st_mode)}, of user {made.st_uid}"
+    return f"{directory} ({whose}) is not a directory that only you can write to"
 
 
 def _may_be_there(path: Path) -> bool:

@@ -14,15 +14,22 @@ from slabwatch.errors import ControlError
 
 DEFAULT_PORT = 9935
 
-# What the daemon's alert says of this client's certificate.
+# What the daemon's alert says of this client's certificate. For what ails the revocation list there is no alert.
 _ALERTS = {
-    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "has expired",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "has expired, or the daemon's revocation list has (remote.crl)",
     "SSLV3_ALERT_CERTIFICATE_REVOKED": "has been revoked",
-    "TLSV1_ALERT_UNKNOWN_CA": "is of a CA that the daemon does not know (remote.client_ca)",
+    "TLSV1_ALERT_UNKNOWN_CA": "is of a CA that the daemon does not know (remote.client_ca), or has no revocation list "
+    "of (remote.crl)",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "is missing",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "is not meant for a client",
     "SSLV3_ALERT_BAD_CERTIFICATE": "is refused",
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "is refused",
+}
+
+# What to do about the daemon's, by OpenSSL's X509_V_ERR numbers: its CA is not known here, and another name or address.
+_REMEDIES = {
+    **dict.fromkeys((18, 19, 20, 21), ("SLABWATCH_CA names the file of its CA",)),
+    **dict.fromkeys((62, 64), ("Use a name of its subjectAltName in --host",)),
 }
 
 
@@ -66,7 +73,9 @@ def client_context(target: str, settings: Mapping[str, str]) -> ssl.SSLContext:
     try:
         context.load_cert_chain(cert, key or None, password=lambda: _no_passphrase(target, key or cert))
     except OSError as error:
-        raise _unusable(target, f"the certificate {cert} with the key {key or cert}", error) from error
+        failed = _unusable(target, f"the certificate {cert} with the key {key or cert}", error)
+        hint = "" if key else ". SLABWATCH_KEY (--key) names the file of its key"
+        raise ControlError(f"{failed}{hint}", code="bad_target") from error
     return context
 
 
@@ -88,11 +97,8 @@ def tls_failure(name: str, error: BaseException) -> ControlError | None:
     if found is None:
         return None
     if isinstance(found, ssl.SSLCertVerificationError):
-        return ControlError(
-            f"{name}: the daemon's certificate is not to be trusted: {found.verify_message}. "
-            "SLABWATCH_CA names the file of its CA",
-            code="unreachable",
-        )
+        words = [found.verify_message.rstrip("."), *_REMEDIES.get(found.verify_code, ())]
+        return ControlError(f"{name}: the daemon's certificate is not to be trusted: {'. '.join(words)}")
     if found.reason in _ALERTS:
         return ControlError(f"{name}: your certificate {_ALERTS[found.reason]}", code="not_allowed")
     return ControlError(f"{name}: no TLS 1.3 there: {(found.reason or str(found)).replace('_', ' ').lower()}")

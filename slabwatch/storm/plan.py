@@ -147,6 +147,12 @@ def make_plan(wishes: Mapping[str, Any], caps: Caps) -> Plan:
     if "ttl_seconds" not in given:
         plan = replace(plan, ttl_seconds=min(max(plan.ttl_seconds, _usual_ttl(plan)), caps.max_ttl_seconds))
     if plan.kind == "shell":
+        if "live_tasks" in given:
+            raise StormRejected(
+                "bad_plan",
+                "live_tasks (--live) is not for kind shell, which has one task in each cgroup at a time: "
+                "use concurrency (--concurrency)",
+            )
         plan = replace(plan, live_tasks=min(plan.concurrency or plan.cgroups, plan.cgroups))
     elif "live_tasks" not in given:
         plan = replace(plan, live_tasks=min(plan.live_tasks or plan.total_tasks, plan.total_tasks, caps.max_live_tasks))

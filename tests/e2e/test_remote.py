@@ -348,6 +348,26 @@ def test_it_does_not_start_without_what_verifies_clients(make_daemon: MakeDaemon
     assert f"remote.{key}: is not set" in checked.stderr
 
 
+def test_a_list_that_has_expired_is_told_before_it_locks_everybody_out(remote: Remote) -> None:
+    expired = remote.authority.revocation_list(expired=True)
+    remote.reload(crl=str(expired))
+    said = f"{expired} holds a revocation list that has expired on 2020-01-02 00:00 UTC"
+    assert said in remote.daemon.events("remote_expired")[-1]["finding"]
+    findings = json.loads(remote.daemon.ctl("--json", "doctor").stdout)["findings"]
+    assert [said in one["finding"] for one in findings if one["name"] == "remote.crl"] == [True]
+    checked = subprocess.run(
+        [BIN / "slabwatch", "--config", remote.daemon.config, "--check-config"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout) == (0, f"{remote.daemon.config}: ok\n")
+    assert f"slabwatch: warning: remote.crl: {said}" in checked.stderr
+    refused = remote.ctl(remote.viewer, "status")
+    assert refused.returncode == 6
+    assert "or the daemon's revocation list has (remote.crl)" in refused.stderr
+
+
 # Under attack.
 
 

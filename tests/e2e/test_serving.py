@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import BIN, Daemon
 from tests.live.kernel import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -91,6 +92,9 @@ def test_the_banner_says_where_it_serves(shared_daemon: Daemon) -> None:
     banner = shared_daemon.banner.read_text(encoding="utf-8")
     assert f"{shared_daemon.url}/metrics" in banner
     assert str(shared_daemon.socket) in banner
+    (top,) = (line.split() for line in banner.splitlines() if line.endswith(" top"))
+    done = subprocess.run([str(BIN / "slabwatchctl"), *top[1:]], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_figures_move_from_poll_to_poll(make_daemon: Callable[..., Daemon]) -> None:

@@ -162,13 +162,16 @@ def test_a_bad_configuration_is_not_taken_on_sighup(daemon: Daemon) -> None:
     assert daemon.ask("POST", "/v1/reload", {})[0] == 200
 
 
-def test_what_a_reload_can_not_change_is_said(daemon: Daemon) -> None:
+def test_what_a_reload_can_not_change_is_said_as_long_as_it_is_so(daemon: Daemon) -> None:
     elsewhere = daemon.directory / "elsewhere"
-    daemon.write_config({"control": {"socket": str(elsewhere / "s")}, "state": {"directory": str(elsewhere)}})
+    daemon.write_config(
+        {"control": {"socket": str(elsewhere / "s"), "group": "root"}, "state": {"directory": str(elsewhere)}}
+    )
     daemon.signal(signal.SIGHUP)
     wait_until(lambda: daemon.events("reloaded"), 5, "reloaded")
     (said,) = daemon.events("reload_needs_restart")
-    assert said["keys"] == ["control.socket", "state.directory"]
+    assert said["keys"] == ["control.socket", "control.group", "state.directory"]
+    assert daemon.ask("POST", "/v1/reload", {}) == (200, {"reloaded": True, "needs_restart": said["keys"]})
     status = daemon.ask("GET", "/v1/status")[1]
     assert status["socket"] == str(daemon.socket)
     assert not elsewhere.exists()

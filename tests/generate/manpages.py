@@ -80,12 +80,18 @@ def _daemon() -> str:
     page.items(
         (
             ("/etc/slabwatch/slabwatch.toml", "The configuration that the unit names, see `slabwatch.toml`(5)."),
-            ("/run/slabwatch/slabwatch.sock", "The control socket; for other users below `$XDG_RUNTIME_DIR`."),
+            (
+                "/run/slabwatch/slabwatch.sock",
+                "The control socket; for other users below `$XDG_RUNTIME_DIR`, else `/tmp/slabwatch-UID`.",
+            ),
             ("/var/lib/slabwatch", "The records of storms; for other users below `$XDG_STATE_HOME`."),
         )
     )
     page.section("EXIT STATUS")
-    page.paragraph("0 after an orderly stop, 1 when arguments or configuration are wrong.")
+    page.paragraph(
+        "0 after an orderly stop, 1 when arguments or configuration are wrong, 3 when the output can not be written. "
+        "`--clean-up` ends with 2 when something is left, and with 4 when it could not look."
+    )
     page.section("EXAMPLES")
     page.literal(
         """

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from slabwatch.config import Config, Metrics, default_socket, load, to_toml
+from slabwatch.daemon import FIXED
 from slabwatch.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -53,6 +54,16 @@ def test_every_key_says_what_it_is() -> None:
         assert section.annotation.__doc__, name
         for key, field in section.annotation.model_fields.items():
             assert field.description, f"{name}.{key}"
+
+
+def test_every_key_that_needs_a_restart_says_so() -> None:
+    said = {
+        (section, name)
+        for section in Config.model_fields
+        for name, field in type(getattr(Config(), section)).model_fields.items()
+        if "needs a restart" in (field.description or "").lower()
+    }
+    assert said == set(FIXED)
 
 
 def test_a_configuration_does_not_change() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from slabwatch.cli.ctl import main
-from slabwatch.cli.parser import parse
+from slabwatch.cli.parser import make_parser, parse
+from tests.generate.arguments import verbs as verbs_of
 
+REPOSITORY = Path(__file__).parents[3]
 HEAVY = ("aiohttp", "asyncio", "pydantic", "rich", "shtab", "slabwatch.config", "slabwatch.control")
 
 
@@ -127,3 +131,15 @@ def test_bash_completes(capsys: pytest.CaptureFixture[str]) -> None:
     assert done.stdout.splitlines() == [
         "doctor", "seed seed-once", "kernel slab dying", "remove", "stdio-bridge", "--parallel",
     ]  # fmt: skip
+
+
+def test_the_documents_name_verbs_that_there_are() -> None:
+    verbs = {name.split()[0] for name, _ in verbs_of(make_parser())}
+    pages = [path for place in ("*.md", "docs/**/*.md", "deploy/**/*.md") for path in REPOSITORY.glob(place)]
+    named = {
+        (path.name, verb)
+        for path in pages
+        for verb in re.findall(r"\bslabwatchctl (?:--[a-z-]+ \S+ )*([a-z][a-z-]*)", path.read_text(encoding="utf-8"))
+    }
+    assert {page for page, _ in named} >= {"README.md", "remote.md"}
+    assert not {(page, verb) for page, verb in named if verb not in verbs}

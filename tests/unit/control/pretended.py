@@ -306,6 +306,7 @@ class Pretended:
     shrinker: PretendedShrinker = field(default_factory=PretendedShrinker)
     reload_failure: Exception | None = None
     reloads: int = 0
+    needs_restart: list[str] = field(default_factory=list)
     state: Path = Path("/nonexistent/slabwatch")
     locked: bool = False
     audit: AuditLog = field(init=False)
@@ -318,10 +319,11 @@ class Pretended:
     def _tell(self, locked: bool) -> None:
         self.locked = locked
 
-    async def reload(self) -> None:
+    async def reload(self) -> list[str]:
         if self.reload_failure:
             raise self.reload_failure
         self.reloads += 1
+        return self.needs_restart
 
     def facts(self) -> dict[str, Any]:
         kernel = {"release": "5.0.0-27-generic", "allocator": "SLUB", "cgroup_mode": "v2", "kmem_accounting": "on"}

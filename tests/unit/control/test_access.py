@@ -23,6 +23,7 @@ from slabwatch.control.access import (
     peer_of,
     remote_caller,
     role_of,
+    unknown_names,
     user_name,
 )
 
@@ -72,6 +73,20 @@ def test_names_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _local(1, config).names == ("group:daemon", "user:daemon")
     assert _local(54321, config, 1).names == ("group:daemon",)
     assert _local(54321, config).names == ()
+
+
+def test_names_that_nobody_bears_are_told_with_their_keys() -> None:
+    config = _config(
+        control={"operators": ["daemon", "nosuch", "group:nosuch", "group:daemon", "4711"]},
+        rights={"storm": ["user:daemon", "user:a\0b", "EMAIL:*@example.org"], "lock": ["group:sre"]},
+        remote={"operators": ["DNS:nosuch"]},
+    )
+    assert list(unknown_names(config)) == [
+        "control.operators: there is no user 'nosuch' on this host",
+        "control.operators: there is no group 'nosuch' on this host",
+        "rights.storm: there is no user 'a\\x00b' on this host",
+        "rights.lock: there is no group 'sre' on this host",
+    ]
 
 
 def test_the_main_group_counts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ async def test_get_post_and_events(door: Door) -> None:
     async with ControlClient(f"unix://{door.path}") as client:
         assert client.name == str(door.path)
         assert (await client.get("/v1/status"))["state"] == "READY"
-        assert await client.post("/v1/reload", {}) == {"reloaded": True}
+        assert await client.post("/v1/reload", {}) == {"reloaded": True, "needs_restart": []}
         events = [event async for event in client.events("/v1/storms/storm-1/events")]
     assert events == [{"event": "end", "outcome": "completed", "reason": "", "record": ended}]
 
@@ -178,6 +179,25 @@ def test_a_socket_that_can_not_be_seen_may_be_there(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(Path, "stat", denied)
     assert sockets.local_socket() == default_socket()
+
+
+def test_a_directory_that_others_have_made_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime, system = tmp_path / "slabwatch-0", tmp_path / "system"
+    own = runtime / "slabwatch" / "s"
+    monkeypatch.setattr(sockets, "temporary_runtime", lambda: runtime)
+    monkeypatch.setattr(sockets, "default_socket", lambda: own)
+    monkeypatch.setattr(sockets, "SYSTEM_SOCKET", system)
+    assert sockets.local_socket() == own, "nothing is there"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    os.chmod(runtime, 0o755)
+    assert sockets.local_socket() == own
+    os.chmod(runtime, 0o757)
+    with pytest.raises(ControlError, match="somebody else may listen there: set XDG_RUNTIME_DIR"):
+        sockets.local_socket()
+    assert transport_to(f"unix://{own}").name == str(own), "what is named is asked"
+    system.touch()
+    assert sockets.local_socket() == system
 
 
 @pytest.mark.parametrize("target", ["ftp://host", "unix:relative", "unix://relative", "host", "ssh://"])

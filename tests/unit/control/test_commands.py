@@ -304,7 +304,8 @@ async def test_a_shrink_that_fails(door: Door, failure: Exception, status: int, 
 
 @pytest.mark.asyncio
 async def test_reload(door: Door, audit_log: Entries) -> None:
-    assert await door.ask("POST", "/v1/reload") == (200, {"reloaded": True})
+    door.daemon.needs_restart = ["metrics.listen"]
+    assert await door.ask("POST", "/v1/reload") == (200, {"reloaded": True, "needs_restart": ["metrics.listen"]})
     door.daemon.reload_failure = ConfigError("/etc/slabwatch.toml: poll.interval_seconds: must be at least 0.5")
     code, problem = await door.ask("POST", "/v1/reload")
     assert (code, problem["code"]) == (422, "bad_config")

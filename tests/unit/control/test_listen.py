@@ -132,6 +132,41 @@ async def test_a_directory_in_which_others_may_replace_it(tmp_path: Path) -> Non
     await runner.cleanup()
 
 
+async def test_the_directory_that_stands_in_for_the_runtime_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "slabwatch-0"
+    for module in ("listen", "sockets"):
+        monkeypatch.setattr(f"slabwatch.control.{module}.temporary_runtime", lambda: runtime)
+    path = runtime / "slabwatch" / "s"
+    before = os.umask(0)
+    try:
+        runner = await start_unix(web.Application(), path)
+    finally:
+        os.umask(before)
+    await runner.cleanup()
+    assert (_mode(runtime), _mode(path.parent)) == (0o755, 0o750)
+
+    # Writable to others, a link, and (where this can be tried) somebody else's.
+    os.chmod(runtime, 0o775)
+    with pytest.raises(
+        ConfigError, match=r"\(drwxrwxr-x, of user \d+\) is not a directory that only you can write to: set XDG_"
+    ):
+        await start_unix(web.Application(), path)
+    os.chmod(runtime, 0o755)
+    runtime.rename(tmp_path / "elsewhere")
+    runtime.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"is not a directory that only you can write to"):
+        await start_unix(web.Application(), path)
+    if os.geteuid() == 0:
+        runtime.unlink()
+        runtime.mkdir()
+        os.chown(runtime, 54321, -1)
+        with pytest.raises(ConfigError, match=r"of user 54321\) is not a directory"):
+            await start_unix(web.Application(), path)
+        assert list(runtime.iterdir()) == []
+
+
 async def test_paths_that_can_not_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="too long"):
         await start_unix(web.Application(), tmp_path / ("s" * 108))

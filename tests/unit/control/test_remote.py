@@ -142,6 +142,12 @@ async def test_a_certificate_without_a_role_sees_nothing(open_tls: Open, pki: Pk
     }
 
 
+async def test_a_certificate_without_a_name_needs_one(open_tls: Open, pki: Pki) -> None:
+    tls, _ = await open_tls()
+    nameless = pki.authority.issue("nameless", "IP:192.0.2.1")
+    assert "no role here: have it signed with a subjectAltName that is in" in str(await _refused(tls, pki, nameless))
+
+
 @pytest.mark.parametrize(
     ("who", "heard", "audited"),
     [
@@ -166,11 +172,24 @@ async def test_certificates_that_are_refused(
         assert (await client.get("/v1/status"))["state"] == "READY"
 
 
-async def test_a_list_that_has_expired_lets_nobody_in(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
+async def test_a_list_that_has_expired_lets_nobody_in(
+    open_tls: Open, pki: Pki, audit_log: Entries, caplog: pytest.LogCaptureFixture
+) -> None:
     tls, _ = await open_tls(crl=pki.authority.revocation_list(expired=True).as_posix())
-    assert (await _refused(tls, pki, pki.viewer)).code in ("not_allowed", "unreachable")
+    (warned,) = [record for record in caplog.records if record.message == "remote_expired"]
+    assert warned.__dict__["fields"]["name"] == "remote.crl"
+    error = await _refused(tls, pki, pki.viewer)
+    assert error.code == "not_allowed"
+    assert "or the daemon's revocation list has (remote.crl)" in str(error)
     await until(lambda: audit_log)
     assert "CRL has expired" in audit_log[0]["reason"]
+
+
+async def test_a_list_of_another_ca_lets_nobody_in(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
+    tls, _ = await open_tls(crl=pki.stranger.revocation_list().as_posix())
+    assert "or has no revocation list of (remote.crl)" in str(await _refused(tls, pki, pki.viewer))
+    await until(lambda: audit_log)
+    assert "unable to get certificate CRL" in audit_log[0]["reason"]
 
 
 async def test_a_server_certificate_is_none_for_a_client(open_tls: Open, pki: Pki, audit_log: Entries) -> None:
@@ -407,3 +426,18 @@ async def test_what_is_audited_is_json(open_tls: Open, pki: Pki, audit_log: Entr
     tls, _ = await open_tls()
     await _refused(tls, pki, pki.nobody)
     assert json.loads(json.dumps(audit_log)) == audit_log
+
+
+@pytest.mark.parametrize(
+    ("sans", "days", "words"),
+    [
+        ("DNS:elsewhere", 2, "'127.0.0.1'. Use a name of its subjectAltName in --host"),
+        ("IP:127.0.0.1", -1, "not to be trusted: certificate has expired"),
+    ],
+)
+async def test_a_certificate_of_the_daemon_that_another_ca_would_not_mend(
+    open_tls: Open, pki: Pki, sans: str, days: int, words: str
+) -> None:
+    server = pki.authority.issue("bad-server", sans, days=days)
+    tls, _ = await open_tls(cert=str(server[0]), key=str(server[1]))
+    assert str(await _refused(tls, pki, pki.viewer)).endswith(words)

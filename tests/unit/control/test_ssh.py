@@ -120,7 +120,7 @@ async def test_one_connection_for_many_questions(door: Door, fake_ssh: Fake, tmp
         assert client.name == "ssh://me@host"
         for _ in range(3):
             assert (await client.get("/v1/status"))["state"] == "READY"
-        assert await client.post("/v1/reload", {}) == {"reloaded": True}
+        assert await client.post("/v1/reload", {}) == {"reloaded": True, "needs_restart": []}
         events = [event async for event in client.events("/v1/storms/storm-1/events")]
         assert events[-1]["record"] == ended
     (call,) = (tmp_path / "calls").read_text(encoding="ascii").splitlines()

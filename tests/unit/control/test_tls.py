@@ -161,6 +161,12 @@ def test_a_key_in_the_file_of_its_certificate(server: tuple[Path, Path], tmp_pat
     client_context("https://host", {"cert": str(both)})
 
 
+def test_a_key_that_was_forgotten(server: tuple[Path, Path]) -> None:
+    with pytest.raises(ControlError, match=r"can not be used: .*\. SLABWATCH_KEY \(--key\) names") as caught:
+        client_context("https://host", {"cert": str(server[0])})
+    assert caught.value.code == "bad_target"
+
+
 def test_errors_that_are_not_of_tls_have_no_words() -> None:
     assert tls_failure("host", aiohttp.ServerDisconnectedError()) is None
     assert tls_failure("host", OSError("broken")) is None

@@ -134,7 +134,6 @@ def test_pressure_is_a_wish_and_where_it_may_be_is_not() -> None:
         ({"preset": "seed", "concurrency": 16}, 16),
         ({"preset": "seed", "concurrency": 5000}, 1000),
         ({"preset": "seed", "cgroups": 8}, 8),
-        ({"preset": "seed", "live_tasks": 5}, 1000),
         ({"preset": "smoke", "kind": "shell"}, 20),
     ],
 )
@@ -148,6 +147,12 @@ def test_a_wish_for_live_tasks_is_not_cut_but_refused() -> None:
         "over_cap",
         {"asked": 20_001, "limit": 20_000, "key": "storm.max_live_tasks"},
     )
+
+
+@pytest.mark.parametrize("wishes", [{"preset": "seed"}, {"kind": "shell", "concurrency": 2}])
+def test_live_tasks_are_not_for_kind_shell(wishes: dict[str, Any]) -> None:
+    error = refusal(**wishes, live_tasks=5)
+    assert (error.code, "use concurrency (--concurrency)" in str(error)) == ("bad_plan", True)
 
 
 # Time to live.
@@ -211,7 +216,7 @@ def test_a_presets_shrink_is_a_default_and_a_wish_for_one_a_demand() -> None:
             "2000000 tasks in all: the configuration allows 250000 (storm.max_tasks)",
         ),
         (
-            {"kind": "shell", "cgroups": 2000, "live_tasks": 1},
+            {"kind": "shell", "cgroups": 2000},
             {"asked": 2000, "limit": 1500, "key": "storm.max_live_tasks"},
             "2000 tasks at one time: the configuration allows 1500 (storm.max_live_tasks)",
         ),
