@@ -80,7 +80,8 @@ OPERATIONS: Mapping[str, Operation] = {
                 "query",
                 "lease",
                 {"type": "string", "enum": ["1"]},
-                "The storm is stopped when this client goes away, if its plan says so. For operators.",
+                "The storm is stopped when the last client that said this goes away, if its plan says so. For who has "
+                "started the storm, and who may stop those of others.",
             )
         ],
         media_type="application/x-ndjson",
