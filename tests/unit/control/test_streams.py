@@ -112,9 +112,7 @@ async def test_the_daemons_own_end_is_no_lost_lease(door: Door) -> None:
     assert not storm.stop_reasons
 
 
-async def test_a_viewer_may_follow_but_hold_no_lease(
-    door: Door, viewer: Peer, audit_log: list[dict[str, Any]]
-) -> None:
+async def test_a_viewer_may_follow_but_hold_no_lease(door: Door, viewer: Peer, audit_log: list[dict[str, Any]]) -> None:
     storm = _running(door, on_disconnect="stop")
     await storm.end()
     assert len(await door.lines(EVENTS)) == 1
