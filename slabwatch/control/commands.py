@@ -97,12 +97,12 @@ class Commands:
         if key is not None and not (0 < len(key) <= 128 and key.isprintable()):
             raise Problem("bad_request", "Idempotency-Key: 1 to 128 printable characters")
         try:
-            storm = await storms.start(wishes, requested_by=caller.user, idempotency_key=key)
+            storm, repeated = await storms.start(wishes, requested_by=caller.user, idempotency_key=key)
         except StormRejected as error:
             if error.code == "storm_running" and storms.running:
                 error.figures.setdefault("storm_id", storms.running.id)
             raise
-        fields["storm_id"] = storm.id
+        fields |= {"storm_id": storm.id} | ({"repeated": True} if repeated else {})
         self._streams.expect_lease(storm, caller)
         path = f"/v1/storms/{storm.id}"
         answer = {"id": storm.id, "events": f"{path}/events", "plan": storm.plan.as_dict()}

@@ -100,7 +100,7 @@ OPERATIONS: Mapping[str, Operation] = {
                 "header",
                 "Idempotency-Key",
                 {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
-                "The same key again gives the storm that it started, and no other.",
+                "The same key and body again, from the same caller, give the storm that they started, and no other.",
             )
         ],
     ),

@@ -209,13 +209,15 @@ class PretendedStorms:
 
     async def start(
         self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None
-    ) -> PretendedStorm:
+    ) -> tuple[PretendedStorm, bool]:
         if self.refusal:
             raise self.refusal
+        if self.running and idempotency_key in self.keys:
+            return self.running, True
         self.keys.append(idempotency_key)
         self.running = PretendedStorm("storm-1", make_plan(wishes, CAPS), requested_by)
         self.started.set()
-        return self.running
+        return self.running, False
 
     async def forecast(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
         if self.refusal:

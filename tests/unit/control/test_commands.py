@@ -50,6 +50,14 @@ async def test_a_storm_is_started(door: Door, audit_log: Entries) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_repeated_key_is_said_in_the_audit_log(door: Door, audit_log: Entries) -> None:
+    for _ in range(2):
+        assert (await door.ask("POST", "/v1/storms", {}, **{"Idempotency-Key": "k1"}))[0] == 202
+    assert [entry.get("repeated") for entry in audit_log] == [None, True]
+    assert [entry["storm_id"] for entry in audit_log] == ["storm-1", "storm-1"]
+
+
+@pytest.mark.asyncio
 async def test_no_body_is_the_smallest_storm(door: Door) -> None:
     code, answer = await door.ask("POST", "/v1/storms", b"")
     assert code == 202
