@@ -65,6 +65,20 @@ async def test_no_body_is_the_smallest_storm(door: Door) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "key", ["cgroups", "tasks", "concurrency", "live_tasks", "hold_seconds", "settle_seconds", "ttl_seconds"]
+)
+@pytest.mark.parametrize("digits", [10, 400, 4000])
+async def test_a_number_of_any_length_is_refused(door: Door, audit_log: Entries, key: str, digits: int) -> None:
+    code, problem = await door.ask(
+        "POST", "/v1/storms", b'{"dry_run": true, "%b": 1%b}' % (key.encode(), b"0" * digits)
+    )
+    assert code == 422
+    assert problem["code"] in ("bad_plan", "over_cap", "bad_request")
+    assert audit_log[0]["outcome"] == problem["code"]
+
+
+@pytest.mark.asyncio
 async def test_a_dry_run_starts_nothing(door: Door, audit_log: Entries) -> None:
     code, answer = await door.ask("POST", "/v1/storms", {"preset": "full", "dry_run": True})
     assert code == 200
