@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from slabwatch.config import Config
@@ -108,10 +108,13 @@ class StormRegistry:
             for root in lifecycle.find_roots(parent)
         ]
 
-    def _sweep(self, seconds: float) -> lifecycle.Swept:
+    def _sweep(self, seconds: float, known: Iterable[str] = ()) -> lifecycle.Swept:
+        """Below the parent that is configured now, and where directories that are known to be left were made."""
+        parents = preflight.storm_parents(self._root, self._config().storm.parent)
+        parents += filter(os.path.isdir, (path.rpartition(f"/{lifecycle.PREFIX}")[0] for path in known))
         # A thread can not be cancelled: it looks whether the daemon stops.
         return lifecycle.remove_orphans(
-            *preflight.storm_parents(self._root, self._config().storm.parent),
+            *dict.fromkeys(parents),
             deadline_seconds=seconds,
             give_up=lambda: self._closed,
         )
@@ -261,9 +264,10 @@ class StormRegistry:
 
     async def _look_for_leftovers(self, left: dict[str, str]) -> None:
         """Of this storm and of earlier ones; what was busy then may be free now."""
-        if left or self._left:
+        left = self._left | left
+        if left:
             try:
-                left = (await asyncio.to_thread(self._sweep, 0.0)).left
+                left = (await asyncio.to_thread(self._sweep, 0.0, left)).left
             except (SourceUnavailable, KernelParseError, OSError) as error:
                 log.warning("storm_leftovers_unseen", extra={"fields": {"error": str(error)}})
         self._note_left(left)

@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 
 from slabwatch.config import Config
-from slabwatch.errors import StormRejected
+from slabwatch.errors import SourceUnavailable, StormRejected
 from slabwatch.expose.own import OwnMetrics
+from slabwatch.storm import preflight
 from slabwatch.storm import registry as module
 from slabwatch.storm.events import EventLog
 from slabwatch.storm.plan import Plan
@@ -90,3 +91,42 @@ async def test_a_key_stands_for_what_was_wished_for_with_it(registry: StormRegis
     with pytest.raises(StormRejected, match="was begun with it and other wishes") as caught:
         await registry.start({"cgroups": 7}, requested_by="alice", idempotency_key="k1")
     assert (caught.value.code, caught.value.figures) == ("bad_request", {"storm_id": first.id})
+
+
+async def test_what_is_left_counts_wherever_it_is(
+    registry: StormRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent of storms was another one when this storm began."""
+    before, now = tmp_path / "before", tmp_path / "now"
+    now.mkdir()
+    monkeypatch.setattr(preflight, "storm_parents", lambda root, configured: [str(now)])
+    busy = before / "slabwatch-storm-x" / "c0003" / "cgroup.procs"
+    busy.parent.mkdir(parents=True)
+    busy.write_text("", encoding="ascii")  # so that it can not be removed
+    storm, _ = await registry.start({}, requested_by="root", idempotency_key=None)
+    storm.left = {str(busy.parent): "still busy"}
+    await _end(registry)
+    assert registry.leftover_cgroups == 2, "the cgroup, and the storm's root above it"
+    await registry.start({}, requested_by="root", idempotency_key=None)
+    await _end(registry)
+    assert registry.leftover_cgroups == 2
+    busy.unlink()
+    await registry.start({}, requested_by="root", idempotency_key=None)
+    await _end(registry)
+    assert registry.leftover_cgroups == 0
+    assert list(before.iterdir()) == []
+
+
+async def test_what_is_left_is_not_forgotten_when_it_can_not_be_looked_at(
+    registry: StormRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unseen(root: object, configured: str) -> list[str]:
+        raise SourceUnavailable("/proc/self/mountinfo", "not there")
+
+    for path in ("/a/slabwatch-storm-x", "/a/slabwatch-storm-y"):
+        storm, _ = await registry.start({}, requested_by="root", idempotency_key=None)
+        storm.left = {path: "still busy"}
+        with monkeypatch.context() as patched:
+            patched.setattr(preflight, "storm_parents", unseen)
+            await _end(registry)
+    assert registry.leftover_cgroups == 2
