@@ -91,7 +91,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {202: answers.StormStarted, 200: answers.StormForecast},
         (
             *("storm_disabled", "storm_running", "bad_plan", "over_cap", "not_permitted", "kernel_can_not", "stopping"),
-            *("locked", "recovering"),
+            *("locked", "recovering", "shrink_running"),
             *_LACKS,
         ),
         StormRequest,

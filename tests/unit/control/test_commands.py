@@ -298,6 +298,32 @@ async def test_a_shrink_would_spoil_a_storm(door: Door) -> None:
 
 
 @pytest.mark.asyncio
+async def test_no_storm_begins_during_a_shrink(door: Door, audit_log: Entries) -> None:
+    may_finish = door.daemon.shrinker.may_finish = asyncio.Event()
+    shrink = asyncio.create_task(door.ask("POST", "/v1/shrink", {}))
+    await until(lambda: door.daemon.shrinker.asked)
+    code, problem = await door.ask("POST", "/v1/storms", {})
+    assert (code, problem["code"]) == (409, "shrink_running")
+    assert audit_log[0]["outcome"] == "shrink_running"
+    assert (await door.ask("POST", "/v1/storms", {"dry_run": True}))[0] == 200
+    may_finish.set()
+    assert (await shrink)[0] == 200
+    assert (await door.ask("POST", "/v1/storms", {}))[0] == 202
+
+
+@pytest.mark.asyncio
+async def test_no_shrink_begins_while_a_storm_is_about_to(door: Door) -> None:
+    may_start = door.daemon.storms.may_start = asyncio.Event()
+    starting = asyncio.create_task(door.ask("POST", "/v1/storms", {}))
+    await until(lambda: door.daemon.storms.keys)
+    code, problem = await door.ask("POST", "/v1/shrink", {})
+    assert (code, problem["code"]) == (409, "storm_running")
+    assert not door.daemon.shrinker.asked
+    may_start.set()
+    assert (await starting)[0] == 202
+
+
+@pytest.mark.asyncio
 async def test_one_shrink_at_a_time(door: Door) -> None:
     may_finish = door.daemon.shrinker.may_finish = asyncio.Event()
     first = asyncio.create_task(door.ask("POST", "/v1/shrink", {}))
