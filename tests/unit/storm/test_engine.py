@@ -1,4 +1,4 @@
-"""The engine's loop, with a pretended storm in it: its own end, should the daemon hang."""
+"""The engine's loop, with a pretended storm in it; and how its children end when it is gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 # As much to say as fits once: the second time, a writer that waits is caught.
 _BUSY = """
@@ -51,3 +54,39 @@ def test_its_time_to_live_ends_it_when_nobody_reads_what_it_tells() -> None:
         "failed",
         "RuntimeError: no order to end within 0.3 s: does the daemon hang?",
     )
+
+
+# Each is a process' whole life; the pipe of its reports has no reader any more.
+_CHILDREN = {
+    "worker": """
+import os, sys
+from slabwatch.storm import worker
+work = worker.Work(storm_id="s", cgroups=[], home=sys.argv[1], tasks=1, kind="light", live_tasks=1, at_once=1, shell="")
+life, orders = os.open(os.devnull, os.O_RDONLY), os.pipe()[0]
+worker.run(work, life, orders, int(sys.argv[2]), os.getppid())
+""",
+    "pressure": """
+import os, sys
+from slabwatch.storm import pressure
+pressure._consume(sys.argv[1], 1, 0, int(sys.argv[2]), os.getppid())
+""",
+}
+
+
+@pytest.mark.parametrize("child", _CHILDREN)
+@pytest.mark.parametrize(("cgroup", "said"), [(True, b""), (False, b"FileNotFoundError")])
+def test_a_child_without_its_engine_has_nothing_to_complain_of(
+    tmp_path: Path, child: str, cgroup: bool, said: bytes
+) -> None:
+    if cgroup:
+        (tmp_path / "cgroup.procs").touch()
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-c", _CHILDREN[child], str(tmp_path), str(write)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=30, check=False, pass_fds=(write,))
+    finally:
+        os.close(write)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"%b: %b" % (child.encode(), said) if said else b"")
+    assert bool(done.stderr) == bool(said)
