@@ -119,7 +119,9 @@ class Remote(Section):
     key: str = Field("", description="PEM file: the private key of that certificate, without a passphrase.")
     client_ca: str = Field("", description="PEM file: the CAs of the clients' certificates. Nobody else is let in.")
     crl: str = Field(
-        "", description="PEM file: a revocation list of each of these CAs. Empty: revocation is not looked at."
+        "",
+        description="PEM file: a revocation list of each of these CAs, and of those between a root and a client. "
+        "Empty: revocation is not looked at.",
     )
     viewers: Names = Field(
         (),

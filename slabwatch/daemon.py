@@ -74,6 +74,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._hang_up = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._overruns_told = 0
         self._facts = read_facts(root)
         self._own = OwnMetrics()
@@ -262,13 +263,20 @@ class Daemon:
 
     async def reload(self) -> list[str]:
         """Take the file's new content, but for the keys that are returned; on ConfigError the old one stays whole."""
+        # One at a time: what has been read later must not be put back by one that was asked for earlier.
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> list[str]:
         if self.state == "READY":  # a daemon that stops still reloads, but stays one that stops
             self.state = "RELOADING"
         try:
             new = await asyncio.to_thread(configuration.load, self._config_path)
+            await self._metrics.reload()
+            # Last of what may fail, and no await from its end to the new roles: nobody whom the new CAs let in has the
+            # rights of the old configuration.
             if self._tls is not None:
                 await self._tls.apply(new.remote)
-            await self._metrics.reload()
         except ConfigError:
             self._own.set_reload(False)
             raise

@@ -10,14 +10,22 @@ from tests.requirements import need
 
 
 class Authority:
-    """Keys and certificates below ``directory``; each ``issue`` gives the pair of paths."""
+    """Keys and certificates below ``directory``; each ``issue`` gives the pair of paths.
 
-    def __init__(self, directory: Path, name: str = "ca") -> None:
+    A root, or with a ``signer`` an intermediate CA, whose certificate comes with those that it issues.
+    """
+
+    def __init__(self, directory: Path, name: str = "ca", signer: Authority | None = None) -> None:
         need(shutil.which("openssl") is not None, "openssl")
         self.directory = directory
         self.name = name
         self.certificate = directory / f"{name}.pem"
         self._key = directory / f"{name}.key"
+        self._signer = signer
+        if signer is not None:
+            extensions = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n"
+            signer._sign(name, f"/CN=test {name}", extensions)
+            return
         _openssl(
             *("req", "-x509", "-new", *_new_key(self._key), "-out", str(self.certificate), "-days", "2"),
             *("-subj", f"/CN=test {name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign"),
@@ -25,14 +33,19 @@ class Authority:
 
     def issue(self, name: str, sans: str, *, use: str = "serverAuth,clientAuth", days: int = 2) -> tuple[Path, Path]:
         """Certificate and key. ``sans``: as openssl writes them, DNS:localhost,IP:127.0.0.1. ``days`` < 0: expired."""
+        certificate, key = self._sign(name, f"/CN={name}", f"subjectAltName={sans}\nextendedKeyUsage={use}\n", days)
+        if self._signer is not None:
+            certificate.write_bytes(certificate.read_bytes() + self.certificate.read_bytes())
+        return certificate, key
+
+    def _sign(self, name: str, subject: str, extensions: str, days: int = 2) -> tuple[Path, Path]:
         certificate, key = self.directory / f"{name}.pem", self.directory / f"{name}.key"
-        request = self.directory / f"{name}.csr"
-        _openssl("req", "-new", *_new_key(key), "-out", str(request), "-subj", f"/CN={name}")
-        extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName={sans}\nextendedKeyUsage={use}\n", encoding="ascii")
+        request, described = self.directory / f"{name}.csr", self.directory / f"{name}.ext"
+        _openssl("req", "-new", *_new_key(key), "-out", str(request), "-subj", subject)
+        described.write_text(extensions, encoding="ascii")
         _openssl(
             *("x509", "-req", "-in", str(request), "-CA", str(self.certificate), "-CAkey", str(self._key)),
-            *("-CAcreateserial", "-days", str(days), "-extfile", str(extensions), "-out", str(certificate)),
+            *("-CAcreateserial", "-days", str(days), "-extfile", str(described), "-out", str(certificate)),
         )
         return certificate, key
 

@@ -7,6 +7,7 @@ TLS door the client's certificate says it, by its subject alternative names. ``m
 from __future__ import annotations
 
 import asyncio
+import functools
 import grp
 import os
 import pwd
@@ -50,9 +51,9 @@ class Peer:
 class Caller:
     """Who asks.
 
-    ``names`` are all by which the configuration may mean this caller: ``user:alice``, ``group:2000``, ``DNS:...``.
-    ``owner`` is root or the daemon's own user, at the local socket. ``address`` and ``serial`` (of the certificate)
-    are the TLS door's.
+    ``names`` are all by which the configuration may mean this caller: ``user:alice``, ``group:2000``, ``DNS:...``; an
+    owner needs none. ``owner`` is root or the daemon's own user, at the local socket. ``address`` and ``serial`` (of
+    the certificate) are the TLS door's.
     """
 
     user: str
@@ -111,13 +112,26 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+@functools.cache
+def owner_name(uid: int) -> str:
+    """Of root or the daemon's own user: looked up once, so that a directory server that hangs can not lock them out."""
+    return user_name(uid)
+
+
+def is_owner(peer: Peer) -> bool:
+    """Whether it is root or the daemon's own user."""
+    return peer.uid in (0, os.geteuid())
+
+
 def local_caller(peer: Peer, config: Config) -> Caller:
-    """Who a process is. Blocks: names may come from a directory server."""
+    """Who a process is. Blocks, but for an owner that has been named before: names may come from a directory server."""
+    if is_owner(peer):
+        return Caller(owner_name(peer.uid), "unix", (), owner=True, peer=peer)
     user = user_name(peer.uid)
     groups = os.getgrouplist(user, peer.gid) if peer.groups is None else (peer.gid, *peer.groups)
     entries = sorted({entry for entry in _everyone(config) if entry.startswith(LOCAL_KINDS)})
     names = tuple(entry for entry in entries if _is_meant(entry, peer.uid, groups))
-    return Caller(user, "unix", names, owner=peer.uid in (0, os.geteuid()), peer=peer)
+    return Caller(user, "unix", names, peer=peer)
 
 
 def remote_caller(session: ssl.SSLObject, address: str, config: Config) -> Caller:

@@ -42,6 +42,7 @@ class Commands:
         self._services = services
         self._streams = streams
         self._shrinking = asyncio.Lock()
+        self._starting = 0  # storms that are about to begin
 
     def routes(self, storm_path: str) -> list[web.AbstractRouteDef]:
         """``storm_path`` is the path of one storm, with its pattern."""
@@ -96,13 +97,21 @@ class Commands:
         key = request.headers.get("Idempotency-Key")
         if key is not None and not (0 < len(key) <= 128 and key.isprintable()):
             raise Problem("bad_request", "Idempotency-Key: 1 to 128 printable characters")
+        if self._shrinking.locked():
+            raise Problem(
+                "shrink_running",
+                "a shrink has not finished yet, and would spoil the storm's figures: try again when it has",
+            )
+        self._starting += 1
         try:
-            storm = await storms.start(wishes, requested_by=caller.user, idempotency_key=key)
+            storm, repeated = await storms.start(wishes, requested_by=caller.user, idempotency_key=key)
         except StormRejected as error:
             if error.code == "storm_running" and storms.running:
                 error.figures.setdefault("storm_id", storms.running.id)
             raise
-        fields["storm_id"] = storm.id
+        finally:
+            self._starting -= 1
+        fields |= {"storm_id": storm.id} | ({"repeated": True} if repeated else {})
         self._streams.expect_lease(storm, caller)
         path = f"/v1/storms/{storm.id}"
         answer = {"id": storm.id, "events": f"{path}/events", "plan": storm.plan.as_dict()}
@@ -148,6 +157,8 @@ class Commands:
                 f"storm {running.id} is running, and a shrink now would spoil its figures",
                 storm_id=running.id,
             )
+        if self._starting:
+            raise Problem("storm_running", "a storm is about to begin, and a shrink now would spoil its figures")
         if self._shrinking.locked():
             raise Problem("shrink_running", "another shrink has not finished yet: try again when it has")
         async with self._shrinking:

@@ -80,7 +80,8 @@ OPERATIONS: Mapping[str, Operation] = {
                 "query",
                 "lease",
                 {"type": "string", "enum": ["1"]},
-                "The storm is stopped when this client goes away, if its plan says so. For operators.",
+                "The storm is stopped when the last client that said this goes away, if its plan says so. For who has "
+                "started the storm, and who may stop those of others.",
             )
         ],
         media_type="application/x-ndjson",
@@ -90,7 +91,7 @@ OPERATIONS: Mapping[str, Operation] = {
         {202: answers.StormStarted, 200: answers.StormForecast},
         (
             *("storm_disabled", "storm_running", "bad_plan", "over_cap", "not_permitted", "kernel_can_not", "stopping"),
-            *("locked", "recovering"),
+            *("locked", "recovering", "shrink_running"),
             *_LACKS,
         ),
         StormRequest,
@@ -99,7 +100,7 @@ OPERATIONS: Mapping[str, Operation] = {
                 "header",
                 "Idempotency-Key",
                 {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
-                "The same key again gives the storm that it started, and no other.",
+                "The same key and body again, from the same caller, give the storm that they started, and no other.",
             )
         ],
     ),

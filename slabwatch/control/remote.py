@@ -66,16 +66,17 @@ class TlsDoor:
             self._remote = remote
             return
         context = await asyncio.to_thread(server_context, remote)
+        for finding in await asyncio.to_thread(expired, remote):
+            log.warning("remote_expired", extra={"fields": asdict(finding)})
         if self._door is None or remote.listen != self._remote.listen:
             door = await self._opened(remote)
             await self.cleanup()
             self._door, self.url = door
             log.info("tls_door_open", extra={"fields": {"url": self.url}})
         self._context, self._remote = context, remote
-        # Nobody gets in by a handshake that has begun with the old one.
+        # Nobody gets in by a handshake that has begun with the old one. And no await from here on: the caller has the
+        # roles to change.
         self.connections.dismiss()
-        for finding in await asyncio.to_thread(expired, remote):
-            log.warning("remote_expired", extra={"fields": asdict(finding)})
 
     async def _opened(self, remote: Remote) -> tuple[Door, str]:
         try:

@@ -13,8 +13,9 @@ from aiohttp import web
 
 from slabwatch import __version__
 from slabwatch.control import audit, openapi
-from slabwatch.control.access import VERBS, Caller, may, role_of
+from slabwatch.control.access import VERBS, Caller, Verb, may, role_of
 from slabwatch.control.answers import Status, You
+from slabwatch.control.audit import Fields
 from slabwatch.control.commands import Commands
 from slabwatch.control.gate import Handler, caller_of, demand, gate
 from slabwatch.control.problems import Problem, problem_of
@@ -156,9 +157,7 @@ class _Look:
         """The last commands and refusals, newest first: operators only."""
         services = self._services
         caller = await caller_of(request, services)
-        if not may(caller, "audit", services.config()):
-            services.audit.write(audit.entry("audit", caller, allowed=False) | {"outcome": "not_allowed"})
-            demand(caller, "audit", services, "the audit log")
+        self._demand(caller, "audit", "the audit log", audit.entry("audit", caller, allowed=False))
         limit = request.query.get("limit", str(AUDIT_LIMIT))
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_AUDIT_LIMIT):
             raise Problem("bad_request", f"limit: a number of 1 to {MAX_AUDIT_LIMIT}")
@@ -187,11 +186,23 @@ class _Look:
         leaseholder = None
         if request.query.get("lease", "1") != "1":
             raise Problem("bad_request", "lease: can be 1, or left out")
+        storm_id = request.match_info["id"]
         if "lease" in request.query:
             # To hold the lease is to be able to stop the storm: by going away.
             leaseholder = await caller_of(request, self._services)
-            demand(leaseholder, "storm", self._services, "a lease")
-        return await self._streams.answer(request, request.match_info["id"], leaseholder)
+            storm = self._services.storms.find(storm_id)
+            own = storm is None or storm.requested_by == leaseholder.user
+            verb: Verb
+            verb, what = ("storm", "a lease") if own else ("stop", "the lease of another's storm")
+            fields = audit.entry("lease", leaseholder, allowed=False) | {"storm_id": storm_id}
+            self._demand(leaseholder, verb, what, fields)
+        return await self._streams.answer(request, storm_id, leaseholder)
+
+    def _demand(self, caller: Caller, verb: Verb, what: str, refusal: Fields) -> None:
+        """Raise Problem ``not_allowed`` unless the caller may, with this line in the audit log."""
+        if not may(caller, verb, self._services.config()):
+            self._services.audit.write(refusal | {"outcome": "not_allowed"})
+            demand(caller, verb, self._services, what)
 
 
 def _no_figures(sample: Sample | None, collector: str) -> Problem:

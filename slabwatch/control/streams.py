@@ -1,7 +1,8 @@
 """The events of a storm as a stream of lines, and the lease of whoever follows it.
 
 A plan whose ``on_disconnect`` is "stop" lives as long as a client follows it with ``?lease=1``: a terminal that died
-must not leave a storm behind. It is stopped when that client goes away, and when none came within LEASE_SECONDS.
+must not leave a storm behind. It is stopped when the last such client goes away, and when none came within
+LEASE_SECONDS.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +22,8 @@ from slabwatch.control.problems import Problem
 from slabwatch.control.services import Services, Storm
 from slabwatch.control.views import end_event
 
-MAX_STREAMS = 64
+# Half of what the TLS door lets in: streams never make room there, and must leave some for commands.
+MAX_STREAMS = 32
 WRITE_SECONDS = 30.0
 # How soon a client that left, or the server's own end, is noticed between two events.
 LOOK_SECONDS = 0.5
@@ -51,13 +54,13 @@ class EventStreams:
         self._lease_seconds = lease_seconds
         self.open_streams = 0
         self._closing = False
-        self._leased: set[str] = set()
+        self._leaseholders: Counter[str] = Counter()  # by storm; 0: there has been one
 
     def expect_lease(self, storm: Storm, caller: Caller) -> None:
         """Stop the storm unless somebody takes its lease soon."""
 
         def look() -> None:
-            if storm.id not in self._leased:
+            if storm.id not in self._leaseholders:
                 self._stop(storm, caller, NO_LEASE)
 
         if storm.plan.on_disconnect == "stop":
@@ -66,7 +69,7 @@ class EventStreams:
     async def answer(self, request: web.Request, storm_id: str, leaseholder: Caller | None) -> web.StreamResponse:
         """Stream the storm's events until its end; raises Problem ``unknown_storm`` or ``too_many_streams``."""
         storm, events = await self._events(storm_id)
-        # Whoever holds a lease follows a storm of their own: those who only look must not keep them out.
+        # Whoever holds a lease may stop the storm: those who only look must not keep them out.
         if self.open_streams >= self._max_streams and not leaseholder:
             raise Problem(
                 "too_many_streams", f"{self.open_streams} event streams are open: close one, or try again later"
@@ -74,7 +77,7 @@ class EventStreams:
         response = web.StreamResponse(headers={"Cache-Control": "no-store"})
         response.content_type = "application/x-ndjson"
         if leaseholder:
-            self._leased.add(storm_id)
+            self._leaseholders[storm_id] += 1
         self.open_streams += 1
         try:
             reader_lost = await self._pump(request, response, events)
@@ -82,7 +85,9 @@ class EventStreams:
             reader_lost = True
         finally:
             self.open_streams -= 1
-        if storm and leaseholder and reader_lost:
+            if leaseholder:
+                self._leaseholders[storm_id] -= 1
+        if storm and leaseholder and reader_lost and not self._leaseholders[storm_id]:
             self._stop(storm, leaseholder, LEASE_LOST)
         return response
 

@@ -103,7 +103,10 @@ def _trust(context: ssl.SSLContext, remote: Remote) -> None:
         raise ConfigError(f"remote.crl: {remote.crl} holds no revocation list in PEM form") from error
     if context.cert_store_stats()["crl"] == 0:
         raise ConfigError(f"remote.crl: {remote.crl} holds no revocation list in PEM form")
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    # Below roots, the CAs between are looked at too. A CA between that is trusted itself would be on a list of its
+    # root's: to ask for that one would keep everybody out.
+    roots = all(ca["subject"] == ca["issuer"] for ca in context.get_ca_certs())
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN if roots else ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def _text(key: str, path: str, what: str) -> str:

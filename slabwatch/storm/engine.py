@@ -28,6 +28,7 @@ from slabwatch.storm.oom import oom_kills, times
 DRAIN_SECONDS = 20.0
 REMOVE_SECONDS = 30.0
 _TELL_SECONDS = 0.2
+_PROGRESS = ("create", "load", "pressing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,22 +289,16 @@ class Engine:
 
 def serve(setup: Setup) -> int:
     """Follow the daemon's orders until they end."""
-    orders = _Orders()
+    daemon = _Daemon()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: setattr(orders, "closed", True))
+    signal.signal(signal.SIGTERM, lambda number, frame: setattr(daemon, "closed", True))
     until = time.monotonic() + (setup.ttl_seconds or math.inf)
 
-    def tell(at: str, **figures: object) -> None:
-        try:
-            os.write(1, (json.dumps({"at": at, **figures}) + "\n").encode())
-        except BrokenPipeError:
-            orders.closed = True
-
     def interrupted() -> bool:
-        return orders.closed or bool(select.select([0], [], [], 0)[0])
+        return daemon.closed or bool(select.select([0], [], [], 0)[0])
 
-    engine = Engine(setup, tell)
+    engine = Engine(setup, daemon.tell)
     obey = {
         "create": lambda: engine.create(interrupted),
         "load": engine.load,
@@ -314,37 +309,48 @@ def serve(setup: Setup) -> int:
         "remove": engine.remove,
     }
     try:
-        while not orders.closed:
+        while not daemon.closed:
             watched = [0, *engine.report_descriptors()]
             ready, _, _ = select.select(watched, [], [], 0.2)
             if time.monotonic() > until:
                 raise RuntimeError(f"no order to end within {setup.ttl_seconds:g} s: does the daemon hang?")
             engine.attend(ready)
-            for order in orders.read() if 0 in ready else ():
+            for order in daemon.orders() if 0 in ready else ():
                 obey[order]()
                 if order == "remove":
                     return 0
     except Exception as error:  # the border of a process: said, cleaned up, ended
         by_limit = isinstance(error, MemoryLimitReached)
-        tell("failed", reason=str(error) if by_limit else f"{type(error).__name__}: {error}", by_limit=by_limit)
+        daemon.tell("failed", reason=str(error) if by_limit else f"{type(error).__name__}: {error}", by_limit=by_limit)
     engine.kill()
     engine.remove()
     return 1
 
 
-class _Orders:
-    """Lines from stdin, unbuffered, so that select tells the truth."""
+class _Daemon:
+    """The other end of stdin and stdout, both unbuffered, so that select tells the truth."""
 
     def __init__(self) -> None:
         self.closed = False
         self._unread = b""
 
-    def read(self) -> list[str]:
+    def orders(self) -> list[str]:
+        """Those that are there. Blocks while there is nothing."""
         data = os.read(0, 65536)
         if not data:
             self.closed = True
         *lines, self._unread = (self._unread + data).split(b"\n")
         return [str(json.loads(line)["do"]) for line in lines]
+
+    def tell(self, at: str, **figures: object) -> None:
+        """One event."""
+        # A daemon that hangs does not read: who waits for it here, lives on when the time to live is over.
+        if at in _PROGRESS and not select.select([], [1], [], 0)[1]:
+            return
+        try:
+            os.write(1, (json.dumps({"at": at, **figures}) + "\n").encode())
+        except BrokenPipeError:
+            self.closed = True
 
 
 def main() -> None:

@@ -90,6 +90,7 @@ class Measured:
             reclaimable=frozenset(name for name in names if is_reclaimable(name, reclaimable)),
             tasks_requested=plan.total_tasks,
             tasks_started=tasks_started,
+            scripts=plan.cgroups if plan.kind == "shell" else 0,  # one in each cgroup
             forks_observed=self.difference("settled", "baseline", "forks"),
             outcome=outcome,
         )

@@ -140,6 +140,7 @@ def make_plan(wishes: Mapping[str, Any], caps: Caps) -> Plan:
         "pressure_host",
     }
     given = {key: value for key, value in wishes.items() if key in known and value is not None}
+    _check_bounds(given)  # before anything is computed with them: a number may have thousands of digits
     plan = replace(PRESETS[name], **given)
     if wishes.get("shrink") is None and not caps.shrink_enabled:
         plan = replace(plan, shrink=False)  # a preset's shrink is a default, not a demand
@@ -170,17 +171,20 @@ def _usual_ttl(plan: Plan) -> float:
     return 60.0 + plan.baseline_seconds + plan.hold_seconds + plan.settle_seconds + load
 
 
+def _check_bounds(given: Mapping[str, Any]) -> None:
+    least = {"cgroups": 1, "tasks": 1, "live_tasks": 1, "concurrency": 0, "hold_seconds": 0, "settle_seconds": 0}
+    for key, limit in least.items():
+        value = given.get(key, limit)
+        if not limit <= value < MOST:
+            text = f"{key} is {value}: it must be at least {limit}, and less than {MOST:,}"
+            raise StormRejected("bad_plan", text, asked=value, limit=limit if value < limit else MOST)
+
+
 def _check_sense(plan: Plan) -> None:
     if plan.removal == "each" and plan.kind == "shell":
         raise StormRejected("bad_plan", f"preset {plan.preset} is not for kind shell: its tasks outlive their start")
     if plan.kind not in KINDS:
         raise StormRejected("bad_plan", f"kind {plan.kind!r} is not known: choose one of {', '.join(KINDS)}")
-    least = {"cgroups": 1, "tasks": 1, "live_tasks": 1, "concurrency": 0, "hold_seconds": 0, "settle_seconds": 0}
-    for key, limit in least.items():
-        value = getattr(plan, key)
-        if not limit <= value < MOST:
-            text = f"{key} is {value}: it must be at least {limit}, and less than {MOST:,}"
-            raise StormRejected("bad_plan", text, asked=value, limit=limit if value < limit else MOST)
     planned = plan.baseline_seconds + plan.hold_seconds + plan.settle_seconds
     if not plan.ttl_seconds > planned:
         raise StormRejected(

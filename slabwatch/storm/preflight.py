@@ -166,26 +166,30 @@ def _pids_limit(plan: Plan, pids_parent: str, why_not: str) -> Check:
 
 
 def keeps_caches_per_cgroup(root: KernelRoot, hierarchy: MemoryHierarchy) -> bool:
-    """Whether this kernel has slab caches for each cgroup: memory.kmem.slabinfo has content.
+    """Whether this kernel has slab caches for each cgroup: on v1 memory.kmem.slabinfo then has content.
 
     The file is there and empty since commit 9855609bde03 ("mm: memcg/slab: use a single set of kmem_caches for all
-    accounted allocations") (in v5.9); on v2 it never was, so that old v2 kernels can not be told from new ones.
+    accounted allocations") (in v5.9). On v2 it never was: there memory.stat has a row percpu since commit 772616b031f0
+    ("mm: memcg/percpu: per-memcg percpu memory statistics") (in v5.9).
     """
-    if hierarchy.version == 2:
-        return False
     try:
         cgroups = MemoryCgroups(root, hierarchy, max_depth=MOST_DEPTH, populated=False).walk().paths
     except SourceUnavailable:
         return False
-    return any(_has_caches(root, hierarchy.directory(path)) for path in cgroups)
+    directories = map(hierarchy.directory, cgroups)
+    if hierarchy.version == 1:
+        # That of the root, and of a slice whose tasks are all further down, is empty on every kernel.
+        return any(_read(root, f"{directory}/memory.kmem.slabinfo").count(b"\n") > 2 for directory in directories)
+    # The root has no such file before about v5.10.
+    stat = next(filter(None, (_read(root, f"{directory}/memory.stat") for directory in directories)), b"percpu 0")
+    return not any(row.startswith(b"percpu ") for row in stat.splitlines())
 
 
-def _has_caches(root: KernelRoot, directory: str) -> bool:
-    # That of the root, and of a slice whose tasks are all further down, is empty on every kernel.
+def _read(root: KernelRoot, path: str) -> bytes:
     try:
-        return root.read(f"{directory}/memory.kmem.slabinfo").count(b"\n") > 2
+        return root.read(path)
     except (SourceUnavailable, KernelParseError):
-        return False
+        return b""
 
 
 def _privileges(root: KernelRoot, hierarchy: MemoryHierarchy, directory: str) -> Check:

@@ -183,6 +183,8 @@ def _consume(group: str, most_bytes: int, floor_bytes: int, reports: int, engine
         time.sleep(HOLD_SECONDS)
         os.write(reports, why.encode() + b"\n")
         time.sleep(SECONDS)  # the engine ends it
+    except BrokenPipeError:  # of ``reports``: the engine has gone, or has ended this
+        pass
     except BaseException as error:  # the border of a process: the engine's stderr has the reason
         with contextlib.suppress(OSError):
             os.write(2, f"pressure: {type(error).__name__}: {error}\n".encode())

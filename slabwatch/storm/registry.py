@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from slabwatch.config import Config
@@ -57,7 +57,7 @@ class StormRegistry:
         self._store = RecordStore(config().state_directory(), config().storm.keep_records)
         self._last: StormRun | None = None
         self._task: asyncio.Task[None] | None = None
-        self._by_key: OrderedDict[str, StormRun] = OrderedDict()
+        self._by_key: OrderedDict[tuple[str, str], tuple[Mapping[str, Any], StormRun]] = OrderedDict()
         self._starting = asyncio.Lock()
         self._recovered = asyncio.Event()
         self._closed = False
@@ -108,20 +108,30 @@ class StormRegistry:
             for root in lifecycle.find_roots(parent)
         ]
 
-    def _sweep(self, seconds: float) -> lifecycle.Swept:
+    def _sweep(self, seconds: float, known: Iterable[str] = ()) -> lifecycle.Swept:
+        """Below the parent that is configured now, and where directories that are known to be left were made."""
+        parents = preflight.storm_parents(self._root, self._config().storm.parent)
+        parents += filter(os.path.isdir, (path.rpartition(f"/{lifecycle.PREFIX}")[0] for path in known))
         # A thread can not be cancelled: it looks whether the daemon stops.
         return lifecycle.remove_orphans(
-            *preflight.storm_parents(self._root, self._config().storm.parent),
+            *dict.fromkeys(parents),
             deadline_seconds=seconds,
             give_up=lambda: self._closed,
         )
 
-    async def start(self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None) -> StormRun:
-        """Begin a storm. The same key gives the same storm. Raises StormRejected."""
+    async def start(
+        self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None
+    ) -> tuple[StormRun, bool]:
+        """Begin a storm; or, True, the one that the same caller has begun with this key. Raises StormRejected."""
         await self._wait_for_recovery()
         async with self._starting:
-            if idempotency_key is not None and idempotency_key in self._by_key:
-                return self._by_key[idempotency_key]
+            key = None if idempotency_key is None else (requested_by, idempotency_key)
+            if key is not None and key in self._by_key:
+                before, run = self._by_key[key]
+                if before != wishes:
+                    text = f"Idempotency-Key: storm {run.id} was begun with it and other wishes: take a new one"
+                    raise StormRejected("bad_request", text, storm_id=run.id)
+                return run, True
             if self.running is not None:
                 text = f"storm {self.running.id} is running, in phase {self.running.phase}: wait for it, or stop it"
                 raise StormRejected("storm_running", text, running=self.running.id)
@@ -138,12 +148,12 @@ class StormRegistry:
             self.running = run
             self._told = (0, 0)
             self._task = asyncio.create_task(self._carry_out(run), name=f"storm {run.id}")
-            if idempotency_key is not None:
-                self._by_key[idempotency_key] = run
+            if key is not None:
+                self._by_key[key] = wishes, run
                 while len(self._by_key) > _REMEMBERED_KEYS:
                     self._by_key.popitem(last=False)
             log.info("storm_started", extra={"fields": {"storm": run.id, "plan": plan.as_dict(), "by": requested_by}})
-            return run
+            return run, False
 
     async def _wait_for_recovery(self) -> None:
         try:
@@ -254,9 +264,10 @@ class StormRegistry:
 
     async def _look_for_leftovers(self, left: dict[str, str]) -> None:
         """Of this storm and of earlier ones; what was busy then may be free now."""
-        if left or self._left:
+        left = self._left | left
+        if left:
             try:
-                left = (await asyncio.to_thread(self._sweep, 0.0)).left
+                left = (await asyncio.to_thread(self._sweep, 0.0, left)).left
             except (SourceUnavailable, KernelParseError, OSError) as error:
                 log.warning("storm_leftovers_unseen", extra={"fields": {"error": str(error)}})
         self._note_left(left)

@@ -269,8 +269,9 @@ class StormRun:
         due = time.monotonic()
         while True:
             taken = await around.measure()
-            # Late is also a daemon that was kept from asking: meanwhile nobody guarded the host.
-            lag = time.monotonic() - due
+            # Late is also a daemon that was kept from asking, or from feeling the pulse: nobody guarded the host.
+            now = time.monotonic()
+            lag, due = now - due, now + SAMPLE_SECONDS
             if self._engine is not None:
                 self.counts = dict(self._engine.counts)
             phase = self.phase or "baseline"
@@ -296,7 +297,6 @@ class StormRun:
             if self._engine is not None and self._engine.failure and phase != "cleanup":
                 # Or a long hold would go on with nothing to hold.
                 self.request_stop(self._engine.failure, self._engine_outcome())
-            due = time.monotonic() + SAMPLE_SECONDS
             await asyncio.sleep(SAMPLE_SECONDS)
 
     def _engine_outcome(self) -> str:

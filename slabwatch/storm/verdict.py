@@ -60,7 +60,7 @@ class Evidence:
     """Everything that is judged. ``loaded`` is the peak.
 
     ``noise_bytes``: how much each cache swung in the baseline, or rose in the settle time. Of SUnreclaim the former is
-    ``noise_sunreclaim_bytes``, the latter ``settle_rise_bytes``.
+    ``noise_sunreclaim_bytes``, the latter ``settle_rise_bytes``. ``scripts`` are the shells that started the tasks.
     """
 
     start: State
@@ -76,6 +76,7 @@ class Evidence:
     tasks_requested: int = 0
     pressured: State | None = None
     settle_rise_bytes: int = 0
+    scripts: int = 0
 
 
 def is_reclaimable(cache: str, told: Mapping[str, bool]) -> bool:
@@ -194,11 +195,11 @@ def _doubt(evidence: Evidence, figures: Mapping[str, Any], host: Host) -> str:
             f"more; it had made it grow by {_mib(growth)}"
         )
     if evidence.forks_observed is not None:
-        foreign = evidence.forks_observed - evidence.tasks_started
-        if foreign > max(2000, NOISE_RATIO * evidence.tasks_started):
+        own = evidence.tasks_started + evidence.scripts
+        if evidence.forks_observed - own > max(2000, NOISE_RATIO * own):
             return (
                 f"other load: the kernel counted {evidence.forks_observed} forks from start to settled, "
-                f"{evidence.tasks_started} of them the storm's"
+                f"{own} of them the storm's"
             )
     return ""
 

@@ -250,6 +250,8 @@ def run(work: Work, life: int, orders: int, reports: int, engine: int) -> None:
         os.close(life)
         Worker(work, orders, reports).run()
         status = 0
+    except BrokenPipeError:  # of ``reports``: the engine has gone, and says so by that
+        pass
     except BaseException as error:  # the border of a process: the engine reads the reason from stderr
         os.write(2, f"worker: {type(error).__name__}: {error}\n".encode())
     finally:

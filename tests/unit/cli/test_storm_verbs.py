@@ -242,7 +242,7 @@ def test_ctrl_c_while_the_storm_is_being_started(
     storms = backstage.daemon.storms
     start = storms.start
 
-    async def interrupted_start(wishes: Any, **more: Any) -> PretendedStorm:
+    async def interrupted_start(wishes: Any, **more: Any) -> tuple[PretendedStorm, bool]:
         _sigint()
         return await start(wishes, **more)
 
@@ -330,8 +330,8 @@ def test_the_daemon_goes_away(ctl: Ctl, backstage: Backstage, monkeypatch: pytes
         async def follow(self, start: int = 0) -> Any:
             yield {"event": "phase", "t": 0.0, "phase": "baseline"}
 
-    async def start(wishes: Any, **kwargs: Any) -> PretendedStorm:
-        return PretendedStorm("storm-1", plan(), events=Broken())  # type: ignore[arg-type]
+    async def start(wishes: Any, **kwargs: Any) -> tuple[PretendedStorm, bool]:
+        return PretendedStorm("storm-1", plan(), events=Broken()), False  # type: ignore[arg-type]
 
     storms = backstage.daemon.storms
     monkeypatch.setattr(storms, "start", start)

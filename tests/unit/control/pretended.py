@@ -205,17 +205,22 @@ class PretendedStorms:
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     refusal: StormRejected | None = None
     keys: list[str | None] = field(default_factory=list)
+    may_start: asyncio.Event | None = None
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(
         self, wishes: Mapping[str, Any], *, requested_by: str, idempotency_key: str | None
-    ) -> PretendedStorm:
+    ) -> tuple[PretendedStorm, bool]:
         if self.refusal:
             raise self.refusal
+        if self.running and idempotency_key in self.keys:
+            return self.running, True
         self.keys.append(idempotency_key)
+        if self.may_start:
+            await self.may_start.wait()
         self.running = PretendedStorm("storm-1", make_plan(wishes, CAPS), requested_by)
         self.started.set()
-        return self.running
+        return self.running, False
 
     async def forecast(self, wishes: Mapping[str, Any]) -> dict[str, Any]:
         if self.refusal:

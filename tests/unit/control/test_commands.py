@@ -50,10 +50,32 @@ async def test_a_storm_is_started(door: Door, audit_log: Entries) -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_repeated_key_is_said_in_the_audit_log(door: Door, audit_log: Entries) -> None:
+    for _ in range(2):
+        assert (await door.ask("POST", "/v1/storms", {}, **{"Idempotency-Key": "k1"}))[0] == 202
+    assert [entry.get("repeated") for entry in audit_log] == [None, True]
+    assert [entry["storm_id"] for entry in audit_log] == ["storm-1", "storm-1"]
+
+
+@pytest.mark.asyncio
 async def test_no_body_is_the_smallest_storm(door: Door) -> None:
     code, answer = await door.ask("POST", "/v1/storms", b"")
     assert code == 202
     assert answer["plan"]["preset"] == "smoke"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "key", ["cgroups", "tasks", "concurrency", "live_tasks", "hold_seconds", "settle_seconds", "ttl_seconds"]
+)
+@pytest.mark.parametrize("digits", [10, 400, 4000])
+async def test_a_number_of_any_length_is_refused(door: Door, audit_log: Entries, key: str, digits: int) -> None:
+    code, problem = await door.ask(
+        "POST", "/v1/storms", b'{"dry_run": true, "%b": 1%b}' % (key.encode(), b"0" * digits)
+    )
+    assert code == 422
+    assert problem["code"] in ("bad_plan", "over_cap", "bad_request")
+    assert audit_log[0]["outcome"] == problem["code"]
 
 
 @pytest.mark.asyncio
@@ -273,6 +295,32 @@ async def test_a_shrink_would_spoil_a_storm(door: Door) -> None:
     code, problem = await door.ask("POST", "/v1/shrink", {})
     assert (code, problem["code"], problem["storm_id"]) == (409, "storm_running", "storm-1")
     assert not door.daemon.shrinker.asked
+
+
+@pytest.mark.asyncio
+async def test_no_storm_begins_during_a_shrink(door: Door, audit_log: Entries) -> None:
+    may_finish = door.daemon.shrinker.may_finish = asyncio.Event()
+    shrink = asyncio.create_task(door.ask("POST", "/v1/shrink", {}))
+    await until(lambda: door.daemon.shrinker.asked)
+    code, problem = await door.ask("POST", "/v1/storms", {})
+    assert (code, problem["code"]) == (409, "shrink_running")
+    assert audit_log[0]["outcome"] == "shrink_running"
+    assert (await door.ask("POST", "/v1/storms", {"dry_run": True}))[0] == 200
+    may_finish.set()
+    assert (await shrink)[0] == 200
+    assert (await door.ask("POST", "/v1/storms", {}))[0] == 202
+
+
+@pytest.mark.asyncio
+async def test_no_shrink_begins_while_a_storm_is_about_to(door: Door) -> None:
+    may_start = door.daemon.storms.may_start = asyncio.Event()
+    starting = asyncio.create_task(door.ask("POST", "/v1/storms", {}))
+    await until(lambda: door.daemon.storms.keys)
+    code, problem = await door.ask("POST", "/v1/shrink", {})
+    assert (code, problem["code"]) == (409, "storm_running")
+    assert not door.daemon.shrinker.asked
+    may_start.set()
+    assert (await starting)[0] == 202
 
 
 @pytest.mark.asyncio

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from slabwatch.config import Config
 from slabwatch.control.client import ControlClient
-from slabwatch.control.remote import TlsDoor
+from slabwatch.control.remote import MAX_CONNECTIONS, TlsDoor
 from slabwatch.control.tls_client import client_context
 from slabwatch.errors import ConfigError, ControlError
 from tests.certificates import Authority
@@ -339,6 +339,23 @@ async def test_connections_are_bounded(
 
 
 # A new configuration.
+
+
+async def test_who_only_looks_can_not_fill_the_door_with_streams(open_tls: Open, pki: Pki) -> None:
+    tls, door = await open_tls()
+    storm = door.daemon.storms.running = PretendedStorm("storm-1", plan())
+    await storm.enter("load", 0.0)
+    async with _client(tls, pki, pki.viewer) as watcher, _client(tls, pki, pki.operator) as operator:
+        streams = [watcher.events("/v1/storms/storm-1/events") for _ in range(MAX_CONNECTIONS)]
+        try:
+            firsts = await asyncio.gather(*(anext(stream) for stream in streams), return_exceptions=True)
+            refused = {first.code for first in firsts if isinstance(first, ControlError)}
+            assert refused == {"too_many_streams"}
+            assert (await operator.post("/v1/storms/storm-1/stop", {}))["stopping"]
+        finally:
+            for stream in streams:
+                await stream.aclose()
+    assert storm.stop_reasons
 
 
 async def test_what_a_reload_takes_away_is_gone_for_new_connections_and_streams_go_on(open_tls: Open, pki: Pki) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from slabwatch.config import Config
 from slabwatch.control.access import Caller, Peer
 from slabwatch.control.streams import LEASE_LOST, NO_LEASE
 from tests.unit.control.conftest import Door, Opened
@@ -111,12 +112,65 @@ async def test_the_daemons_own_end_is_no_lost_lease(door: Door) -> None:
     assert not storm.stop_reasons
 
 
-async def test_a_viewer_may_follow_but_hold_no_lease(door: Door, viewer: Peer) -> None:
+async def test_a_viewer_may_follow_but_hold_no_lease(door: Door, viewer: Peer, audit_log: list[dict[str, Any]]) -> None:
     storm = _running(door, on_disconnect="stop")
     await storm.end()
     assert len(await door.lines(EVENTS)) == 1
     code, problem = await door.ask("GET", EVENTS + "?lease=1")
     assert (code, problem["code"]) == (403, "not_allowed")
+    (entry,) = audit_log
+    said = {"command": "lease", "uid": viewer.uid, "allowed": False, "outcome": "not_allowed", "storm_id": "storm-1"}
+    assert entry | said == entry
+
+
+@pytest.mark.parametrize(
+    ("rights", "requested_by", "status"),
+    [
+        ({"storm": ["user:54321"]}, "54321", 200),
+        ({"storm": ["user:54321"]}, "root", 403),
+        ({"storm": ["user:54321"], "stop": ["user:1"]}, "54321", 200),
+        ({"storm": ["user:1"], "stop": ["user:54321"]}, "root", 200),
+        ({"storm": ["user:1"], "stop": ["user:1"]}, "54321", 403),
+    ],
+)
+async def test_a_lease_is_for_who_may_stop_the_storm(
+    door: Door, viewer: Peer, rights: dict[str, list[str]], requested_by: str, status: int
+) -> None:
+    door.daemon.config = Config.model_validate({"rights": rights})
+    storm = _running(door, on_disconnect="stop")
+    storm.requested_by = requested_by
+    await storm.enter("load", 0.0)
+    async with door.session.get(EVENTS + "?lease=1") as response:
+        assert response.status == status
+        response.close()
+
+
+async def test_of_two_leases_the_last_counts(door: Door) -> None:
+    storm = _running(door, on_disconnect="stop")
+    await storm.enter("load", 0.0)
+    async with door.session.get(EVENTS + "?lease=1") as owner:
+        await owner.content.readline()
+        async with door.session.get(EVENTS + "?lease=1") as guest:
+            await guest.content.readline()
+            guest.close()
+        await until(lambda: door.streams.open_streams == 1)
+        await door.ask("GET", "/v1/status")
+        assert not storm.stop_reasons
+        owner.close()
+    await until(lambda: storm.stop_reasons)
+    assert storm.stop_reasons == [LEASE_LOST]
+
+
+async def test_who_only_looks_takes_no_lease(open_door: Opened) -> None:
+    door: Door = await open_door(lease_seconds=0.0)
+    storm = _running(door, on_disconnect="stop")
+    await storm.enter("load", 0.0)
+    async with door.session.get(EVENTS) as response:
+        await response.content.readline()
+        door.streams.expect_lease(storm, Caller("root", "unix", (), owner=True, peer=Peer(0, 0, 1)))
+        await until(lambda: storm.stop_reasons)
+        response.close()
+    assert storm.stop_reasons == [NO_LEASE]
 
 
 async def test_too_many_streams(open_door: Opened) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from slabwatch.config import Config, Remote
-from slabwatch.control.tls import server_context
+from slabwatch.control.tls import HandshakeFailed, server_context
 from slabwatch.control.tls_client import client_context, https_address, tls_failure
 from slabwatch.control.transports import transport_to
 from slabwatch.errors import ConfigError, ControlError
@@ -108,6 +109,75 @@ def test_comments_in_any_language(authority: Authority, server: tuple[Path, Path
     commented = tmp_path / "commented.pem"
     commented.write_bytes("# Zürich\n".encode() + authority.certificate.read_bytes())
     server_context(_remote(authority, server, client_ca=commented))
+
+
+# Who is revoked, handshake by handshake.
+
+
+@pytest.fixture(scope="module")
+def between(authority: Authority) -> Authority:
+    """An intermediate CA."""
+    return Authority(authority.directory, "between", authority)
+
+
+def _why_not(remote: Remote, pair: tuple[Path, Path]) -> str:
+    """What the server has against a client with this certificate; "": nothing."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.load_cert_chain(*pair)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(to_client, to_server)
+    server = server_context(remote).wrap_bio(to_server, to_client, server_side=True)
+    for side in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    try:
+        server.do_handshake()
+    except HandshakeFailed as error:
+        return error.why
+    return ""
+
+
+def _joined(directory: Path, *lists: Path) -> Path:
+    made = directory / "lists.pem"
+    made.write_bytes(b"".join(path.read_bytes() for path in lists))
+    return made
+
+
+def test_below_a_root_the_cas_between_can_be_revoked_too(
+    authority: Authority, between: Authority, server: tuple[Path, Path], tmp_path: Path
+) -> None:
+    below, direct = between.issue("below", "DNS:below"), authority.issue("direct", "DNS:direct")
+    theirs = between.revocation_list()
+
+    lists = _joined(tmp_path, authority.revocation_list(), theirs)
+    assert _why_not(_remote(authority, server, crl=lists), below) == ""
+    lists = _joined(tmp_path, authority.revocation_list(between.certificate), theirs)
+    assert _why_not(_remote(authority, server, crl=lists), below) == "certificate refused: certificate revoked"
+    assert _why_not(_remote(authority, server, crl=lists), direct) == ""
+    lists = _joined(tmp_path, authority.revocation_list(), between.revocation_list(below[0]))
+    assert _why_not(_remote(authority, server, crl=lists), below) == "certificate refused: certificate revoked"
+
+
+@pytest.mark.parametrize("missing", ["the root's", "the one between's"])
+def test_below_a_root_each_ca_s_list_must_be_there(
+    authority: Authority, between: Authority, server: tuple[Path, Path], tmp_path: Path, missing: str
+) -> None:
+    below = between.issue("below", "DNS:below")
+    lists = _joined(tmp_path, (between if missing == "the root's" else authority).revocation_list())
+    assert _why_not(_remote(authority, server, crl=lists), below) == (
+        "certificate refused: unable to get certificate CRL"
+    )
+
+
+def test_an_intermediate_ca_that_is_trusted_itself_needs_its_own_list_alone(
+    authority: Authority, between: Authority, server: tuple[Path, Path], tmp_path: Path
+) -> None:
+    below, other = between.issue("below", "DNS:below"), between.issue("other", "DNS:other")
+    for trusted in (between.certificate, _joined(tmp_path, between.certificate, authority.certificate)):
+        remote = _remote(authority, server, client_ca=trusted, crl=between.revocation_list(other[0]))
+        assert _why_not(remote, below) == ""
+        assert _why_not(remote, other) == "certificate refused: certificate revoked"
 
 
 # The client.

@@ -37,7 +37,8 @@ def live(monkeypatch: pytest.MonkeyPatch) -> None:
 def v2_host(directory: Path, more: Mapping[str, Content] | None = None) -> KernelRoot:
     """A cgroup v2 host whose /storms is there for them."""
     offered = {f"{V2_MOUNT}/storms/cgroup.controllers": "memory pids\n"}
-    return v2_root(directory, {"/storms": v2_files()}, {**HOST, **offered, **(more or {})})
+    accounted = {f"{V2_MOUNT}/memory.stat": "percpu 0\nslab 0\n"}
+    return v2_root(directory, {"/storms": v2_files()}, {**HOST, **offered, **accounted, **(more or {})})
 
 
 def v1_host(directory: Path, more: Mapping[str, Content] | None = None) -> KernelRoot:

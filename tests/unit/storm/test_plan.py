@@ -274,6 +274,13 @@ def test_not_a_number_makes_no_sense_either() -> None:
     assert refusal(hold_seconds=float("nan")).code == "bad_plan"
 
 
+@pytest.mark.parametrize("key", ["cgroups", "tasks", "live_tasks", "concurrency"])
+def test_a_number_that_no_float_can_hold(key: str) -> None:
+    wishes: dict[str, Any] = {key: 10**400}
+    error = refusal(**wishes)
+    assert (error.code, error.figures) == ("bad_plan", {"asked": 10**400, "limit": MOST})
+
+
 def test_unknown_names_are_refused_with_those_that_are_known() -> None:
     error = refusal(preset="hurricane")
     assert (error.code, str(error)) == (

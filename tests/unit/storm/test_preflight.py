@@ -109,6 +109,19 @@ def test_kernels_with_caches_for_each_cgroup_keep_more(tmp_path: Path) -> None:
     assert affected.memory_bytes - plain.memory_bytes == 20 * 512 * KIB
 
 
+@pytest.mark.usefixtures("live")
+@pytest.mark.parametrize("root_has_one", [True, False])
+def test_on_v2_it_is_told_by_what_came_with_the_shared_caches(tmp_path: Path, root_has_one: bool) -> None:
+    def memory(name: str, rows: str) -> int:
+        root = v2_host(tmp_path / name, {f"{V2_MOUNT}{at}/memory.stat": rows for at in ("", "/storms")})
+        if not root_has_one:
+            Path(root.path(f"{V2_MOUNT}/memory.stat")).unlink()
+        return forecast(root).memory_bytes
+
+    new, old = memory("new", "anon 1\npercpu 0\nslab 1\n"), memory("old", "anon 1\nslab 1\nnot_percpu 1\n")
+    assert old - new == 20 * 512 * KIB
+
+
 @pytest.mark.parametrize("host", HOSTS)
 def test_which_recorded_kernels_have_caches_for_each_cgroup(host: str) -> None:
     for state in ("idle", "storm", "after"):

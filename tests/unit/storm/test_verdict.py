@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slabwatch.storm.measured import Measured
 from slabwatch.storm.verdict import (
     CLASSES,
     NOISE_RATIO,
@@ -21,6 +22,8 @@ from slabwatch.storm.verdict import (
 )
 from tests.hosts import HOSTS
 from tests.unit.storm.evidence import MIB, TOLERANCE, TWO_CPUS, evidence, recorded_evidence, state, told_by_sysfs
+from tests.unit.storm.stormable import planned
+from tests.unit.storm.test_record import taken
 
 KIB = 1024
 
@@ -393,6 +396,25 @@ def test_other_processes_forks(started: int, forks: int | None, expected: str) -
         assert verdict["reason"] == (
             f"other load: the kernel counted {forks} forks from start to settled, {started} of them the storm's"
         )
+
+
+@pytest.mark.parametrize(("forks", "expected"), [(4002, "retained"), (6000, "retained"), (6001, "inconclusive")])
+def test_the_storms_own_scripts_are_no_other_load(forks: int, expected: str) -> None:
+    """2,000 cgroups with a script and a task each, as seed-once can be asked for."""
+    verdict = judged(grown(100 * MIB, 40 * MIB, tasks_started=2000, scripts=2000, forks_observed=forks))
+    assert verdict["class"] == expected
+    if expected == "inconclusive":
+        assert verdict["reason"].endswith("6001 forks from start to settled, 4000 of them the storm's")
+
+
+@pytest.mark.parametrize(("kind", "scripts"), [("shell", 7), ("fork", 0), ("exec", 0), ("light", 0)])
+def test_a_script_in_each_cgroup_of_kind_shell(kind: str, scripts: int) -> None:
+    measured = Measured()
+    for name in ("baseline", "created", "loaded", "settled"):
+        measured.snapshot(name, taken())
+    made = measured.evidence(planned(kind=kind, cgroups=7), "completed", 70, {})
+    assert made is not None
+    assert made.scripts == scripts
 
 
 @pytest.mark.parametrize(
