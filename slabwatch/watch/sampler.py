@@ -60,7 +60,7 @@ class Sampler:
         self._taken: list[Taken] = []
         self._wanted: list[asyncio.Future[Taken]] = []
         self._changes: list[tuple[Collect, float, asyncio.Future[None]]] = []
-        self._stopped = False
+        self._at_work = False
         self._due: float | None = None  # the next point of the grid
         self._since: float | None = None  # the begin of the poll under way
 
@@ -68,15 +68,16 @@ class Sampler:
         """Poll until cancelled. Raises what ``collect`` raises."""
         loop = asyncio.get_running_loop()
         failed: asyncio.Future[None] = loop.create_future()
+        self._at_work = True
         # A daemon thread: one that waits for the kernel can not be ended, and must not keep the process from its end.
         threading.Thread(target=self._work, args=(loop, failed), name="sampler", daemon=True).start()
         try:
             await failed
         finally:
             with self._turn:
-                self._stopped = True
+                self._at_work = False
                 self._turn.notify()
-            for future in self._wanted:
+            for future in (*self._wanted, *(replaced for _, _, replaced in self._changes)):
                 future.cancel()
 
     @property
@@ -138,8 +139,12 @@ class Sampler:
         """From the next poll on, read by these collectors and at this interval. A poll under way is waited for."""
         replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._turn:
-            self._changes.append((collect, interval_seconds, replaced))
-            self._turn.notify()
+            if self._at_work:
+                self._changes.append((collect, interval_seconds, replaced))
+                self._turn.notify()
+            else:
+                self._collect, self.interval_seconds = collect, interval_seconds
+                replaced.set_result(None)
         await replaced
 
     # In the thread.
@@ -169,9 +174,9 @@ class Sampler:
         """Wait for the next poll: who has asked for it, and the point of the grid that it or the next one is for."""
         with self._turn:
             self._due = due
-            while not (self._stopped or self._changes or self._wanted) and (left := due - self._monotonic()) > 0:
+            while self._at_work and not (self._changes or self._wanted) and (left := due - self._monotonic()) > 0:
                 self._wait(self._turn, left)
-            if self._stopped:
+            if not self._at_work:
                 return None
             self._since = self._monotonic()
             for collect, interval_seconds, replaced in self._changes:

@@ -207,6 +207,20 @@ def test_a_reload_replaces_collectors_and_interval_at_once() -> None:
     assert sampler.overruns == 0
 
 
+def test_a_reload_before_the_first_poll_and_after_the_last() -> None:
+    async def main() -> None:
+        clock, first, sampler = by_clock(10.0, [5.0])
+        second = Polls(clock)
+        await sampler.replace_collect(second.collect, 3.0)
+        async with running(sampler):
+            await clock.stopped()
+        await asyncio.wait_for(sampler.replace_collect(first.collect, 10.0), 10)
+        assert (first.at, second.at) == ([], [0.0, 3.0])
+        assert sampler.interval_seconds == 10.0
+
+    asyncio.run(main())
+
+
 def test_a_sampler_on_its_grid_is_not_behind() -> None:
     async def main() -> list[float]:
         clock, _, sampler = by_clock(10.0, range(4, 32, 4))
