@@ -38,8 +38,8 @@ def _still_growing(series: str) -> str:
 
 # What grows while this does not is reclaimable.
 _UNRECLAIMABLE_GREW = compared(f"({UNRECLAIMABLE} - {UNRECLAIMABLE} offset 6h)", ">", "cache_growth_ratio")
-# v1 does not know what of a cgroup's kernel memory is reclaimable.
-_V2 = 'group without (release, allocator, cgroup_mode, kmem_accounting) (slabwatch_kernel_info{cgroup_mode="v2"})'
+# v2 knows what of a cgroup's kernel memory is reclaimable, v1 does not.
+_V2 = "group without (cgroup) (slabwatch_cgroup_slab_reclaimable_bytes)"
 
 HOST_ALERTS: tuple[Alert, ...] = (
     Alert(
