@@ -145,7 +145,7 @@ def test_the_storm_s_room_is_what_the_defaults_may_ask_for() -> None:
 
 
 def test_no_directory_that_a_kernel_lacks_keeps_the_daemon_from_starting() -> None:
-    """ "-": what is not there is left out. Or the start fails, and there are no metrics either."""
+    """What is not there is left out by a dash. Or the start fails, and there are no metrics either."""
     opened = [value for key, value in settings(UNIT, *DROP_INS) if key == "ReadWritePaths"]
     assert len(opened) == 3
     assert all(path.startswith("-") for path in opened)
