@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -116,6 +117,14 @@ def rights_of(host: Chroot) -> set[str]:
 def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
     recap = fleet.play("install.yml", slabwatch_storm=True, slabwatch_shrink=True)["recap"]
     assert {host: counts["changed"] for host, counts in recap.items()} == {"one": 0, "two": 0}
+
+
+def test_another_configuration_is_taken_over(fleet: Fleet) -> None:
+    """By a restart: a daemon that is told to reload keeps its old listener, and the play would be none the wiser."""
+    settings = SETTINGS | {"metrics": {"listen": "127.0.0.2:0"}}
+    played = fleet.play("install.yml", slabwatch_storm=True, slabwatch_shrink=True, slabwatch_config=settings)
+    assert {host: counts["changed"] for host, counts in played["recap"].items()} == {"one": 1, "two": 1}
+    assert re.findall(r"RUNNING HANDLER \[slabwatch : (.*?)\]", played["text"]) == ["Restart slabwatch"]
 
 
 def test_rights_are_taken_back(fleet: Fleet) -> None:
