@@ -27,7 +27,9 @@ def scraped() -> Iterator[tuple[str, float]]:
         daemon = make(poll={"interval_seconds": 1.0}).start()
         with prometheus(directory, {"targets": [daemon.url.removeprefix("http://")]}) as real:
             done = daemon.ctl("storm", "--preset", "smoke", "--settle", "3", "--yes", seconds=120)
-            assert done.returncode == 0, done.stderr
+            # 7: other load on this host makes the verdict inconclusive. What is asked for are figures.
+            assert done.returncode in (0, 7), done.stderr
+            assert daemon.ask("GET", "/v1/storms")[1]["storms"][0]["outcome"] == "completed"
             yield real.url, began
 
 

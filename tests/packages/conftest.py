@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from slabwatch import __version__
 from tests.packages.chroot import Chroot, bootstrap
 from tests.requirements import need
 
@@ -46,7 +47,7 @@ def build_package(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path
     def build() -> Path:
         command = [str(PROJECT / "deploy" / "debian" / "build.sh")]
         subprocess.run(command, check=True, capture_output=True, timeout=280, env=environment)
-        (package,) = (PROJECT / "dist").glob("slabwatch_*.deb")
+        (package,) = (PROJECT / "dist").glob(f"slabwatch_{__version__}_*.deb")
         return package
 
     return build

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,8 +39,8 @@ class Fleet:
     package: Path
     hosts: dict[str, Chroot]
 
-    def play(self, book: str, *, check: bool = True, **variables: Any) -> dict[str, Any]:
-        """Runs a playbook; Ansible's own record of it."""
+    def play(self, book: str, *, check: bool | None = True, **variables: Any) -> dict[str, Any]:
+        """Runs a playbook; Ansible's own record of it. ``check``: whether it must succeed, or fail; None: either."""
         inventory = self.directory / "inventory.ini"
         inventory.write_text("[slabwatch]\n" + "\n".join(HOSTS) + "\n")
         # No service manager runs in a chroot.
@@ -64,7 +65,7 @@ class Fleet:
         done = subprocess.run(
             [*command, *extra], check=False, capture_output=True, text=True, timeout=250, env=environment
         )
-        assert (done.returncode == 0) is check, done.stdout[-4000:] + done.stderr[-2000:]
+        assert check in (None, done.returncode == 0), done.stdout[-4000:] + done.stderr[-2000:]
         return {"text": done.stdout, "recap": _recap(done.stdout)}
 
 
@@ -118,6 +119,14 @@ def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
     assert {host: counts["changed"] for host, counts in recap.items()} == {"one": 0, "two": 0}
 
 
+def test_another_configuration_is_taken_over(fleet: Fleet) -> None:
+    """By a restart: a daemon that is told to reload keeps its old listener, and the play would be none the wiser."""
+    settings = SETTINGS | {"metrics": {"listen": "127.0.0.2:0"}}
+    played = fleet.play("install.yml", slabwatch_storm=True, slabwatch_shrink=True, slabwatch_config=settings)
+    assert {host: counts["changed"] for host, counts in played["recap"].items()} == {"one": 1, "two": 1}
+    assert re.findall(r"RUNNING HANDLER \[slabwatch : (.*?)\]", played["text"]) == ["Restart slabwatch"]
+
+
 def test_rights_are_taken_back(fleet: Fleet) -> None:
     fleet.play("install.yml")
     assert {frozenset(rights_of(host)) for host in fleet.hosts.values()} == {frozenset()}
@@ -134,19 +143,25 @@ def test_a_wrong_configuration_is_never_written(fleet: Fleet) -> None:
 def test_storms_run_one_after_the_other(fleet: Fleet, tmp_path: Path) -> None:
     options = ["--cgroups", "3", "--tasks", "2", "--hold", "0", "--settle", "0", "--no-shrink"]
     with daemons(fleet.hosts.values()):
-        played = fleet.play("storm.yml", storm_options=options, storm_reports=str(tmp_path))
-        records = {host: json.loads(next(tmp_path.glob(f"{host}-*.json")).read_text()) for host in HOSTS}
+        # Other load on this machine, an OOM kill above all, ends the play as it should: then once more.
+        for attempt in range(5):
+            reports = tmp_path / str(attempt)
+            played = fleet.play("storm.yml", check=None, storm_options=options, storm_reports=str(reports))
+            found = {host: list(reports.glob(f"{host}-*.json")) for host in HOSTS}
+            records = {host: json.loads(path.read_text()) for host, paths in found.items() for path in paths}
+            if all(record["verdict"]["class"] != "inconclusive" for record in records.values()):
+                break
+        assert {host: len(paths) for host, paths in found.items()} == {"one": 1, "two": 1}, played["text"][-4000:]
         spans = sorted(span(record) for record in records.values())
         assert spans[0][1] <= spans[1][0]
         for host, record in records.items():
             assert record["tasks"]["started"] == 6
-            assert next(tmp_path.glob(f"{host}-*.html")).read_text().lower().startswith("<!doctype html>")
+            assert next(reports.glob(f"{host}-*.html")).read_text().lower().startswith("<!doctype html>")
         assert {counts["failed"] for counts in played["recap"].values()} == {0}
 
-        # Not what was expected: the second host is left alone.
-        wrong = next(word for word in ("pinned", "retained") if records["one"]["verdict"]["class"] != word)
+        # Not what was expected (nothing is pinned where nothing was shrunk): the second host is left alone.
         played = fleet.play(
-            "storm.yml", check=False, storm_options=options, storm_reports=str(tmp_path), storm_expect=wrong
+            "storm.yml", check=False, storm_options=options, storm_reports=str(tmp_path), storm_expect="pinned"
         )
         assert played["recap"]["one"]["failed"] == 1
         assert "two" not in played["recap"]

@@ -99,14 +99,18 @@ class Runc:
 
 
 def test_the_pods_user_reads_everything_without_a_capability(image: Path, tmp_path: Path) -> None:
+    before = processes()
     page = Runc(tmp_path, image, pod_of("base"), "base", "--once").to_its_end()
     for collector in ("slabinfo", "meminfo", "process", "cgroup"):
         assert f'\nslabwatch_collector_success{{collector="{collector}"}} 1\n' in page
     assert '\nslabwatch_slab_active_objects{cache="task_struct"} ' in page
-    # The host's processes, not the one of the container.
-    ours = sum(name.isdigit() for name in os.listdir("/proc"))
+    # The host's processes, not the one of the container: all that were there all the while, whatever came and went.
     seen = next(int(line.split()[1]) for line in page.splitlines() if line.startswith("slabwatch_processes "))
-    assert abs(seen - ours) < max(20, ours / 2)
+    assert 1 < len(before & processes()) <= seen
+
+
+def processes() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
 
 
 @pytest.mark.parametrize("added", [[], ["DAC_READ_SEARCH"]])
@@ -131,8 +135,11 @@ def test_the_overlay_runs_a_storm(image: Path, tmp_path: Path) -> None:
     container = Runc(tmp_path, image, pod_of("overlays/storm"), "overlays/storm")
     with container.running():
         small = ("--cgroups", "3", "--tasks", "2", "--hold", "0", "--settle", "0")
-        answer = container.ask("--json", "storm", "--preset", "smoke", "--yes", *small, check=False)
-        record = json.loads(answer.stdout.splitlines()[-1])
+        for _ in range(5):
+            answer = container.ask("--json", "storm", "--preset", "smoke", "--yes", *small, check=False)
+            record = json.loads(answer.stdout.splitlines()[-1])
+            if record["outcome"] != "aborted":  # by an OOM kill anywhere on this machine
+                break
         assert record["outcome"] == "completed", record["reason"]
         assert record["tasks"]["started"] == 6
         assert (record["cgroups"]["created"], record["cgroups"]["removed"]) == (3, 3)

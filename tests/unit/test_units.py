@@ -144,6 +144,13 @@ def test_the_storm_s_room_is_what_the_defaults_may_ask_for() -> None:
     assert f'parent = "{place.SELF}"' in comment
 
 
+def test_no_directory_that_a_kernel_lacks_keeps_the_daemon_from_starting() -> None:
+    """What is not there is left out by a dash. Or the start fails, and there are no metrics either."""
+    opened = [value for key, value in settings(UNIT, *DROP_INS) if key == "ReadWritePaths"]
+    assert len(opened) == 3
+    assert all(path.startswith("-") for path in opened)
+
+
 def test_no_right_but_the_documented_ones() -> None:
     rights = {key: value for key, value in settings(UNIT) if key.endswith(("Capabilities", "CapabilityBoundingSet"))}
     assert rights == dict.fromkeys(("AmbientCapabilities", "CapabilityBoundingSet"), "CAP_DAC_READ_SEARCH")

@@ -27,19 +27,21 @@ from deploy.prometheus.rules.templates import (
 _OF_MEMORY = "{{ $value | humanizePercentage }} of memory"
 
 
-def _still_growing(series: str) -> str:
-    # No step: it grew before the last hour too. No saturation: the last hour has at least half the pace of all six.
-    return (
-        f"and 12 * ({series} - {series} offset 1h)\n"
-        f"  > ({series} - {series} offset 6h)\n"
-        f"and {series} offset 1h > {series} offset 6h"
-    )
+def _still_growing(series: str, before: str, threshold: str) -> str:
+    # No saturation: the last hour has at least half the pace of all six. No step: it grew before the last hour too.
+    grown = f"{series} - {before}\n  < 12 * ({series} - {series} offset 1h)"
+    return compared(grown, ">", threshold) + f"\nunless {series} offset 1h <= {series} offset 6h"
 
 
+# Caches that were too small to be recorded count from 0: where slabinfo was not read then, nobody knows what they were.
+_CACHES_BEFORE = (
+    f"(\n  {LARGE_CACHES} offset 6h\n  or 0 * {LARGE_CACHES}\n"
+    '  and ignoring (cache, collector) slabwatch_collector_success{collector="slabinfo"} offset 6h == 1\n)'
+)
 # What grows while this does not is reclaimable.
 _UNRECLAIMABLE_GREW = compared(f"({UNRECLAIMABLE} - {UNRECLAIMABLE} offset 6h)", ">", "cache_growth_ratio")
-# v1 does not know what of a cgroup's kernel memory is reclaimable.
-_V2 = 'group without (release, allocator, cgroup_mode, kmem_accounting) (slabwatch_kernel_info{cgroup_mode="v2"})'
+# v2 knows what of a cgroup's kernel memory is reclaimable, v1 does not.
+_V2 = "group without (cgroup) (slabwatch_cgroup_slab_reclaimable_bytes)"
 
 HOST_ALERTS: tuple[Alert, ...] = (
     Alert(
@@ -148,8 +150,7 @@ GROWTH_ALERTS: tuple[Alert, ...] = (
         "SlabCacheGrowing",
         "warning",
         "30m",
-        compared(f"{LARGE_CACHES} - {LARGE_CACHES} offset 6h", ">", "cache_growth_ratio")
-        + f"\n{_still_growing(LARGE_CACHES)}"
+        _still_growing(LARGE_CACHES, _CACHES_BEFORE, "cache_growth_ratio")
         + f"\nand ignoring (cache) {_UNRECLAIMABLE_GREW}"
         + f"\nunless ignoring (because, cache) {QUIET}",
         f"Slab cache {{{{ $labels.cache }}}} grows {ON_HOST}",
@@ -167,8 +168,7 @@ GROWTH_ALERTS: tuple[Alert, ...] = (
         "CgroupKernelMemoryGrowing",
         "warning",
         "30m",
-        compared(f"{LARGE_CGROUPS} - {LARGE_CGROUPS} offset 6h", ">", "cgroup_growth_ratio")
-        + f"\n{_still_growing(LARGE_CGROUPS)}"
+        _still_growing(LARGE_CGROUPS, f"{LARGE_CGROUPS} offset 6h", "cgroup_growth_ratio")
         + f"\nand ignoring (cgroup) (\n{indented(_UNRECLAIMABLE_GREW)}\n  or {_V2}\n)"
         + f"\nunless ignoring (because, cgroup) {QUIET}",
         f"Kernel memory of cgroup {{{{ $labels.cgroup }}}} grows {ON_HOST}",

@@ -175,6 +175,16 @@ def test_the_storms_pod_sees_the_nodes_own_files() -> None:
     assert {found["metadata"]["name"] for found in of_kind("overlays/storm", "Namespace")} == {"slabwatch-storm"}
 
 
+@pytest.mark.parametrize("kind", ["podmonitor", "servicemonitor"])
+def test_a_node_s_series_go_on_in_its_next_pod(kind: str) -> None:
+    """Rules look six hours back at series with the same labels, and the operator adds the pod's name to them."""
+    spec = raw(f"components/{kind}/{kind}.yaml")["spec"]
+    (endpoint,) = spec.get("podMetricsEndpoints") or spec["endpoints"]
+    named, dropped = endpoint["relabelings"]
+    assert named == {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "instance"}
+    assert dropped == {"action": "labeldrop", "regex": "pod"}
+
+
 def test_probes_and_ports_are_the_daemons() -> None:
     (container,) = raw("base/daemonset.yaml")["spec"]["template"]["spec"]["containers"]
     routes = {route.resource.canonical for route in make_app_routes() if route.resource}
