@@ -77,8 +77,10 @@ class Sampler:
             with self._turn:
                 self._at_work = False
                 self._turn.notify()
-            for future in (*self._wanted, *(replaced for _, _, replaced in self._changes)):
-                future.cancel()
+            for wanted in self._wanted:
+                wanted.cancel()
+            for _, _, replaced in self._changes:
+                replaced.cancel()
 
     @property
     def latest(self) -> Sample | None:
