@@ -84,9 +84,10 @@ class Runc:
         command = self.command("run", "--bundle", str(self._bundle), self._name)
         daemon = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            end = time.monotonic() + 30
-            while self.ask("status", check=False).returncode and time.monotonic() < end:
+            end = time.monotonic() + 60
+            while self.ask("status", check=False).returncode:
                 assert daemon.poll() is None
+                assert time.monotonic() < end
             yield
         finally:
             daemon.terminate()  # runc hands it on

@@ -20,7 +20,8 @@ from tests.vm.payload import build_payload
 
 # 5,000 tasks of 160 KiB each are forecast, and a tenth of the memory must stay free.
 MEMORY_MIB = 1536
-DEADLINE_SECONDS = 420.0
+# The longest takes 264 s where nothing else runs.
+DEADLINE_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True)
