@@ -257,7 +257,7 @@ def test_a_storm_amid_attacks_on_both_doors(make_daemon: MakeDaemon) -> None:
     attacks = (("idle", metrics), ("pipelines", metrics), ("idle", control), ("json", control), ("unread", control))
     with watched(daemon) as watch, attackers(*attacks, seconds=15) as done:
         storm_id = daemon.begin_storm(cgroups=50, tasks=20, kind="fork", hold_seconds=2, settle_seconds=3)
-        with unread_events(daemon, storm_id, 50):
+        with unread_events(daemon, storm_id, MAX_STREAMS - 2):
             record = daemon.record(storm_id)
     print(watch.line(f"both, and a storm {[sum(each.values()) for each in done]}"))
     assert record["outcome"] == "completed", record["reason"]
