@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from slabwatch.watch.derive import Derived, derive
 from slabwatch.watch.sample import Sample
@@ -55,6 +55,7 @@ class Sampler:
         self._polls = 0
         self._latest: Taken | None = None
         self._first: Taken | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         # What the loop and the thread tell each other, all of it under this lock.
         self._turn = threading.Condition()
         self._taken: list[Taken] = []
@@ -66,11 +67,11 @@ class Sampler:
 
     async def run(self) -> None:
         """Poll until cancelled. Raises what ``collect`` raises."""
-        loop = asyncio.get_running_loop()
-        failed: asyncio.Future[None] = loop.create_future()
+        self._loop = asyncio.get_running_loop()
+        failed: asyncio.Future[None] = self._loop.create_future()
         self._at_work = True
         # A daemon thread: one that waits for the kernel can not be ended, and must not keep the process from its end.
-        threading.Thread(target=self._work, args=(loop, failed), name="sampler", daemon=True).start()
+        threading.Thread(target=self._work, args=(failed,), name="sampler", daemon=True).start()
         try:
             await failed
         finally:
@@ -151,28 +152,26 @@ class Sampler:
 
     # In the thread.
 
-    def _work(self, loop: asyncio.AbstractEventLoop, failed: asyncio.Future[None]) -> None:
+    def _work(self, failed: asyncio.Future[None]) -> None:
         due = self._monotonic()
-        # A loop that is closed has nobody left who waits for an answer.
-        with suppress(RuntimeError):
-            while (turn := self._next(loop, due)) is not None:
-                wanted, due = turn
-                try:
-                    sample = self._collect(fresh=bool(wanted))
-                    taken = sample, derive(sample)
-                except Exception as error:  # the border of the thread: the daemon ends with it
-                    for future in wanted:
-                        loop.call_soon_threadsafe(_fail, future, error)
-                    loop.call_soon_threadsafe(_fail, failed, error)
-                    return
-                self._hand_over(loop, taken, wanted)
-                late = self._monotonic() - due
-                if late >= 0:
-                    missed = max(0, math.ceil(late / self.interval_seconds) - 1)
-                    due += self.interval_seconds * (missed + 1)
-                    self._note_missed(missed, late)
+        while (turn := self._next(due)) is not None:
+            wanted, due = turn
+            try:
+                sample = self._collect(fresh=bool(wanted))
+                taken = sample, derive(sample)
+            except Exception as error:  # the border of the thread: the daemon ends with it
+                for future in wanted:
+                    self._tell(_fail, future, error)
+                self._tell(_fail, failed, error)
+                return
+            self._hand_over(taken, wanted)
+            late = self._monotonic() - due
+            if late >= 0:
+                missed = max(0, math.ceil(late / self.interval_seconds) - 1)
+                due += self.interval_seconds * (missed + 1)
+                self._note_missed(missed, late)
 
-    def _next(self, loop: asyncio.AbstractEventLoop, due: float) -> tuple[list[asyncio.Future[Taken]], float] | None:
+    def _next(self, due: float) -> tuple[list[asyncio.Future[Taken]], float] | None:
         """Wait for the next poll: who has asked for it, and the point of the grid that it or the next one is for."""
         with self._turn:
             self._due = due
@@ -183,21 +182,27 @@ class Sampler:
             self._since = self._monotonic()
             for collect, interval_seconds, replaced in self._changes:
                 self._collect, self.interval_seconds = collect, interval_seconds
-                loop.call_soon_threadsafe(_resolve, replaced, None)
+                self._tell(_resolve, replaced, None)
                 due = self._since  # another interval holds from now on
             self._changes.clear()
             wanted, self._wanted = self._wanted, []
             return wanted, due
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop, taken: Taken, wanted: list[asyncio.Future[Taken]]) -> None:
+    def _hand_over(self, taken: Taken, wanted: list[asyncio.Future[Taken]]) -> None:
         with self._turn:
             self._since = None
             self._taken.append(taken)
             waiting = len(self._taken)
         if wanted or waiting >= _MOST_WAITING:
-            loop.call_soon_threadsafe(self.catch_up)
+            self._tell(self.catch_up)
         for future in wanted:
-            loop.call_soon_threadsafe(_resolve, future, taken)
+            self._tell(_resolve, future, taken)
+
+    def _tell(self, callback: Callable[..., object], *arguments: Any) -> None:
+        assert self._loop is not None
+        # One that is closed has nobody left who waits for an answer.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *arguments)
 
     def _note_missed(self, missed: int, late: float) -> None:
         if missed:
