@@ -88,10 +88,9 @@ def make_parser() -> Parser:
 def _check(config: Config) -> Iterator[str]:
     """What the configuration names must be there too. Raises ConfigError; gives what the daemon would start with."""
     from slabwatch.control.access import unknown_names
-    from slabwatch.control.listen import group_id, user_id
+    from slabwatch.control.listen import owner_ids
 
-    user_id(config.control.owner)
-    group_id(config.control.group)
+    owner_ids(config.control.owner, config.control.group)
     yield from unknown_names(config)
     if config.metrics.web_config_file:
         from slabwatch.expose.web_config_file import WebConfigFile

@@ -192,20 +192,21 @@ def unknown_names(config: Config) -> Iterator[str]:
     for key, entries in lists.items():
         for entry in entries:
             kind, _, name = entry.partition(":")
-            if entry.startswith(LOCAL_KINDS) and _id_of(entry) is None:
+            if entry.startswith(LOCAL_KINDS) and id_of(entry) is None:
                 yield f"{key}: there is no {kind} {name!r} on this host"
 
 
 def _is_meant(entry: str, uid: int, groups: Collection[int]) -> bool:
-    return _id_of(entry) in ((uid,) if entry.startswith("user:") else groups)
+    return id_of(entry) in ((uid,) if entry.startswith("user:") else groups)
 
 
-def _id_of(entry: str) -> int | None:
+def id_of(entry: str) -> int | None:
+    """Of ``user:NAME`` or ``group:NAME``, or with a number; None: this host has no such one. Blocks."""
     kind, _, name = entry.partition(":")
-    # A number is an id, even if some user should bear it as a name.
-    if name.isascii() and name.isdigit():
-        return int(name)
     try:
+        # A number is an id, even if some user should bear it as a name.
+        if name.isascii() and name.isdigit():
+            return int(name)
         return pwd.getpwnam(name).pw_uid if kind == "user" else grp.getgrnam(name).gr_gid
-    except (KeyError, ValueError):  # no such name, or one with a NUL in it
+    except (KeyError, ValueError):  # no such name, or one with a NUL in it; a number of thousands of digits
         return None

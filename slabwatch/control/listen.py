@@ -4,9 +4,7 @@ daemon's socket, and nothing that is not a socket, is ever taken away."""
 from __future__ import annotations
 
 import fcntl
-import grp
 import os
-import pwd
 import socket
 import stat
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ from pathlib import Path
 from aiohttp import web
 
 from slabwatch.config import temporary_runtime
+from slabwatch.control.access import id_of
 from slabwatch.control.sockets import why_foreign
 from slabwatch.door import Door, connections_of, http_log
 from slabwatch.errors import ConfigError
@@ -59,7 +58,7 @@ async def start_unix(app: web.Application, path: Path, owner: str = "", group: s
     A directory that is missing is made with mode 0750. Raises ConfigError when another daemon listens there, when
     something that is not a socket is there, or when path, owner or group can not be used.
     """
-    uid, gid = user_id(owner), group_id(group)
+    uid, gid = owner_ids(owner, group)
     # 108 bytes with the NUL is what sockaddr_un holds.
     if len(os.fsencode(path)) > 107:
         raise ConfigError(f"control.socket: {path} is too long for a socket (107 bytes): choose a shorter path")
@@ -162,21 +161,13 @@ def _same_file(one: os.stat_result | None, other: os.stat_result) -> bool:
     return one is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-def user_id(name: str) -> int:
-    """Of control.owner; -1 for "". Raises ConfigError."""
-    if not name:
-        return -1
-    try:
-        return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
-    except (KeyError, ValueError) as error:  # no such name, or one with a NUL in it
-        raise ConfigError(f"control.owner: there is no user {name!r} on this host") from error
+def owner_ids(owner: str, group: str) -> tuple[int, int]:
+    """uid and gid of control.owner and control.group; -1 for "". Raises ConfigError."""
+    return _id("owner", "user", owner), _id("group", "group", group)
 
 
-def group_id(name: str) -> int:
-    """Of control.group; -1 for "". Raises ConfigError."""
-    if not name:
-        return -1
-    try:
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except (KeyError, ValueError) as error:  # no such name, or one with a NUL in it
-        raise ConfigError(f"control.group: there is no group {name!r} on this host") from error
+def _id(key: str, kind: str, name: str) -> int:
+    found = id_of(f"{kind}:{name}") if name else -1
+    if found is None:
+        raise ConfigError(f"control.{key}: there is no {kind} {name!r} on this host")
+    return found
