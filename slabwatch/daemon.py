@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from slabwatch.control.lock import MaintenanceSwitch
 from slabwatch.control.remote import TlsDoor
 from slabwatch.control.server import make_app as make_control_app
 from slabwatch.control.services import Services
+from slabwatch.control.validity import expired
 from slabwatch.errors import ConfigError, StormRejected
 from slabwatch.expose.app import make_app as make_metrics_app
 from slabwatch.expose.cache_selection import CacheSelection
@@ -124,10 +125,6 @@ class Daemon:
                     _named(group, "service manager", self._manager.run()),
                     _named(group, "watch the web configuration", self._metrics.watch()),
                 ]
-                # What was imported and made so far stays: the collector need not look at it again, and so comes soon to
-                # what broken TLS connections leave behind in cycles, a quarter of a MiB each.
-                gc.collect()
-                gc.freeze()
                 self.state = "READY"
                 self._announce(self._metrics.url, self.config.socket_path())
                 await self._stop.wait()
@@ -172,7 +169,7 @@ class Daemon:
             sampler=self._sampler,
             storms=self._storms,
             shrinker=self,
-            examine=lambda: [*self._config_findings(), *examine(self._root, self.config)],
+            examine=self.examine,
             reload=self._reload_and_tell,
             facts=self._describe,
             audit=self._audit,
@@ -185,6 +182,11 @@ class Daemon:
         self._tls = TlsDoor(control, self._audit.refused_at_tls_door)
         await self._tls.apply(self.config.remote)
         return self._tls
+
+    def examine(self) -> list[dict[str, Any]]:
+        """All that `doctor` tells. Blocking."""
+        remote = map(asdict, expired(self.config.remote))
+        return [*self._config_findings(), *examine(self._root, self.config), *remote]
 
     def _config_findings(self) -> list[dict[str, Any]]:
         """What is wrong with who may change the configuration. Blocking."""

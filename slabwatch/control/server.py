@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -22,7 +21,6 @@ from slabwatch.control.problems import Problem, problem_of
 from slabwatch.control.remote import REMOTE_CONNECTIONS, remote_connections
 from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
-from slabwatch.control.validity import expired
 from slabwatch.control.views import caches_view, cgroups_view, collector_states, poll_state, storm_view
 from slabwatch.door import CONNECTIONS, connections_of
 from slabwatch.errors import SlabwatchError
@@ -143,12 +141,9 @@ class _Look:
     async def _doctor(self, request: web.Request) -> web.Response:
         # However many ask, one examination at a time: it reads a lot, and the daemon's threads are few.
         if self._examination is None:
-            self._examination = asyncio.create_task(asyncio.to_thread(self._examine), name="doctor")
+            self._examination = asyncio.create_task(asyncio.to_thread(self._services.examine), name="doctor")
             self._examination.add_done_callback(self._examined)
         return web.json_response({"findings": await asyncio.shield(self._examination)})
-
-    def _examine(self) -> list[dict[str, Any]]:
-        return [*self._services.examine(), *map(asdict, expired(self._services.config().remote))]
 
     def _examined(self, _: asyncio.Task[list[dict[str, Any]]]) -> None:
         self._examination = None
@@ -200,9 +195,11 @@ class _Look:
 
     def _demand(self, caller: Caller, verb: Verb, what: str, refusal: Fields) -> None:
         """Raise Problem ``not_allowed`` unless the caller may, with this line in the audit log."""
-        if not may(caller, verb, self._services.config()):
-            self._services.audit.write(refusal | {"outcome": "not_allowed"})
+        try:
             demand(caller, verb, self._services, what)
+        except Problem as problem:
+            self._services.audit.write(refusal | {"outcome": problem.code})
+            raise
 
 
 def _no_figures(sample: Sample | None, collector: str) -> Problem:

@@ -11,10 +11,11 @@ import pytest
 
 from slabwatch import config as configuration
 from slabwatch import logs
-from slabwatch.config import Remote
+from slabwatch.config import Config, Remote
 from slabwatch.daemon import Daemon
 from slabwatch.errors import ConfigError
 from slabwatch.host.root import KernelRoot
+from tests.certificates import Authority
 from tests.hosts import host_root
 
 pytestmark = pytest.mark.asyncio
@@ -79,6 +80,16 @@ async def test_the_certificates_and_the_roles_change_together(daemon: Daemon, tl
     write("new")
     await daemon.reload()
     assert (tls.viewers, daemon.config.control.operators) == ([("DNS:new",)], ("new",))
+
+
+async def test_doctor_tells_what_has_expired(daemon: Daemon, tmp_path: Path) -> None:
+    before = daemon.examine()
+    crl = Authority(tmp_path).revocation_list(expired=True)
+    daemon.config = Config.model_validate({"remote": {"listen": "127.0.0.1:0", "crl": str(crl)}})
+    *others, last = daemon.examine()
+    assert others == before
+    assert (last["name"], last["state"]) == ("remote.crl", "warn")
+    assert "has expired on 2020-01-02" in last["finding"]
 
 
 async def test_a_web_configuration_that_can_not_be_used_leaves_the_tls_door_as_it_was(

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from slabwatch.config import Config
 from slabwatch.control.access import Peer
 from slabwatch.watch.sample import CollectorRun
-from tests.certificates import Authority
 from tests.unit.control.conftest import Door, Opened
 from tests.unit.control.pretended import FINDINGS, Pretended, PretendedStorm, plan, record, sample
 
@@ -134,15 +132,6 @@ async def test_doctor_and_storms(door: Door) -> None:
     _, storms = await door.ask("GET", "/v1/storms")
     assert [storm["id"] for storm in storms["storms"]] == ["old"]
     assert (await door.ask("GET", "/v1/storms/old"))[1]["verdict"]["class"] == "retained"
-
-
-async def test_doctor_tells_what_has_expired(door: Door, tmp_path: Path) -> None:
-    crl = Authority(tmp_path).revocation_list(expired=True)
-    door.daemon.config = Config.model_validate({"remote": {"listen": "127.0.0.1:0", "crl": str(crl)}})
-    *others, last = (await door.ask("GET", "/v1/doctor"))[1]["findings"]
-    assert others == FINDINGS
-    assert (last["name"], last["state"]) == ("remote.crl", "warn")
-    assert "has expired on 2020-01-02" in last["finding"]
 
 
 async def test_a_running_storm_is_shown_without_a_record(door: Door) -> None:
