@@ -160,7 +160,8 @@ class MemoryCgroups:
                 else:
                     pending.append((child, depth + 1, in_storm))
         paths = sorted(filter(self._wanted, found))  # parents before their children
-        cut.update(map(posixpath.dirname, set(found).difference(paths)))
+        if len(paths) < len(found):
+            cut.update(map(posixpath.dirname, set(found).difference(paths)))
         return Tree(tuple(paths), visible, frozenset(cut))
 
     def dying(self, visible: int) -> int | None:
