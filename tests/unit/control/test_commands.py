@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -297,17 +299,24 @@ async def test_a_shrink_would_spoil_a_storm(door: Door) -> None:
     assert not door.daemon.shrinker.asked
 
 
-@pytest.mark.asyncio
-async def test_no_storm_begins_during_a_shrink(door: Door, audit_log: Entries) -> None:
+@asynccontextmanager
+async def shrinking(door: Door) -> AsyncIterator[None]:
+    """A shrink is running, and comes to its end afterwards."""
     may_finish = door.daemon.shrinker.may_finish = asyncio.Event()
     shrink = asyncio.create_task(door.ask("POST", "/v1/shrink", {}))
     await until(lambda: door.daemon.shrinker.asked)
-    code, problem = await door.ask("POST", "/v1/storms", {})
-    assert (code, problem["code"]) == (409, "shrink_running")
-    assert audit_log[0]["outcome"] == "shrink_running"
-    assert (await door.ask("POST", "/v1/storms", {"dry_run": True}))[0] == 200
+    yield
     may_finish.set()
     assert (await shrink)[0] == 200
+
+
+@pytest.mark.asyncio
+async def test_no_storm_begins_during_a_shrink(door: Door, audit_log: Entries) -> None:
+    async with shrinking(door):
+        code, problem = await door.ask("POST", "/v1/storms", {})
+        assert (code, problem["code"]) == (409, "shrink_running")
+        assert audit_log[0]["outcome"] == "shrink_running"
+        assert (await door.ask("POST", "/v1/storms", {"dry_run": True}))[0] == 200
     assert (await door.ask("POST", "/v1/storms", {}))[0] == 202
 
 
@@ -325,13 +334,9 @@ async def test_no_shrink_begins_while_a_storm_is_about_to(door: Door) -> None:
 
 @pytest.mark.asyncio
 async def test_one_shrink_at_a_time(door: Door) -> None:
-    may_finish = door.daemon.shrinker.may_finish = asyncio.Event()
-    first = asyncio.create_task(door.ask("POST", "/v1/shrink", {}))
-    await until(lambda: door.daemon.shrinker.asked)
-    code, problem = await door.ask("POST", "/v1/shrink", {})
-    assert (code, problem["code"]) == (409, "shrink_running")
-    may_finish.set()
-    assert (await first)[0] == 200
+    async with shrinking(door):
+        code, problem = await door.ask("POST", "/v1/shrink", {})
+        assert (code, problem["code"]) == (409, "shrink_running")
 
 
 @pytest.mark.asyncio
