@@ -18,9 +18,9 @@ Drift: the format is 2.1 with 16 fields from 4.19 to 7.3 at least. The old SLAB 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import mul
+from typing import TypeVar
 
 from slabwatch.errors import KernelParseError
 from slabwatch.kernel.text import changed, decode
@@ -42,6 +42,7 @@ _COLUMN_NAMES = (
 )  # fmt: skip
 
 _Columns = tuple[tuple[str, ...], ...]
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,13 @@ class SlabInfo:
     active_slabs: tuple[str, ...]
     slabs: tuple[str, ...]
     skipped: tuple[KernelParseError, ...] = ()
-    # Pages of the names that were summed: their caches need not have slabs of one size.
-    summed_pages: Mapping[str, int] = field(default_factory=dict)
+    # Slabs x pages per slab, where nothing else is given: caches that were summed need not have slabs of one size.
+    pages: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.pages:
+            pages = tuple(map(mul, map(int, self.slabs), map(int, self.pages_per_slab)))
+            object.__setattr__(self, "pages", pages)
 
     def index(self, name: str) -> int | None:
         """The position of a cache in the columns."""
@@ -72,11 +78,8 @@ class SlabInfo:
             return None
 
     def size_bytes(self, page_size: int) -> tuple[int, ...]:
-        """The memory that each cache holds: slabs x pages per slab x page size."""
-        pages = list(map(mul, map(int, self.slabs), map(int, self.pages_per_slab)))
-        for name, exact in self.summed_pages.items():
-            pages[self.names.index(name)] = exact
-        return tuple([count * page_size for count in pages])
+        """The memory that each cache holds."""
+        return tuple([count * page_size for count in self.pages])
 
 
 def parse_slabinfo(data: bytes) -> SlabInfo:
@@ -121,14 +124,22 @@ class SlabinfoReader:
         names = self._last.names
         if new is None or rows[0] < 0 or rows[-1] >= len(names) or new[0] != tuple([names[row] for row in rows]):
             return None
-        columns = [getattr(self._last, column) for column in _COLUMN_NAMES]
-        for position, values in enumerate(new):
-            column = list(columns[position])
-            for row, value in zip(rows, values, strict=True):
-                column[row] = value
-            if tuple(column) != columns[position]:
-                columns[position] = tuple(column)
-        return SlabInfo(*columns)
+        columns = {
+            column: _replaced(getattr(self._last, column), rows, values)
+            for column, values in zip(_COLUMN_NAMES, new, strict=True)
+        }
+        pages = tuple(map(mul, map(int, new[7]), map(int, new[5])))
+        return SlabInfo(**columns, pages=_replaced(self._last.pages, rows, pages))
+
+
+def _replaced(column: tuple[Value, ...], rows: list[int], values: tuple[Value, ...]) -> tuple[Value, ...]:
+    """The column with these values in these rows; the same one where it has them already."""
+    if tuple([column[row] for row in rows]) == values:
+        return column
+    result = list(column)
+    for row, value in zip(rows, values, strict=True):
+        result[row] = value
+    return tuple(result)
 
 
 def parse_table(data: bytes, path: str) -> SlabInfo:
@@ -144,7 +155,7 @@ def parse_table(data: bytes, path: str) -> SlabInfo:
     columns = _split_all(rows)
     if columns is None:
         columns, skipped = _split_each(rows, start + 1, path)
-    pages: dict[str, int] = {}
+    pages: tuple[int, ...] = ()
     if len(set(columns[0])) < len(columns[0]):
         columns, pages = _sum_repeated(columns)
     names, active_objects, objects, object_size_bytes, objects_per_slab, pages_per_slab, active_slabs, slabs = columns
@@ -223,8 +234,8 @@ def _split_one(line: str, line_no: int, path: str) -> list[str] | KernelParseErr
     return [named[0].strip(), *named[1:], data[0], data[1]]
 
 
-def _sum_repeated(columns: _Columns) -> tuple[_Columns, dict[str, int]]:
-    """One row a name, in order of first appearance, and the exact pages of the names that were summed."""
+def _sum_repeated(columns: _Columns) -> tuple[_Columns, tuple[int, ...]]:
+    """One row a name, in order of first appearance, and the pages of each."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(columns[0]):
         places.setdefault(name, []).append(place)
@@ -240,9 +251,7 @@ def _sum_repeated(columns: _Columns) -> tuple[_Columns, dict[str, int]]:
         )
 
     pages_per_slab, slabs = columns[5], columns[7]
-    pages = {
-        name: sum([int(slabs[place]) * int(pages_per_slab[place]) for place in where])
-        for name, where in places.items()
-        if len(where) > 1
-    }
+    pages = tuple(
+        [sum([int(slabs[place]) * int(pages_per_slab[place]) for place in where]) for where in places.values()]
+    )
     return tuple([merge(position, column) for position, column in enumerate(columns)]), pages

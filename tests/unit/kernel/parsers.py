@@ -97,7 +97,7 @@ def facts(record: object) -> set[object]:
     if record is None:
         return set()
     if isinstance(record, SlabInfo):
-        columns = [field.name for field in dataclasses.fields(record) if field.name not in ("skipped", "summed_pages")]
+        columns = [field.name for field in dataclasses.fields(record) if field.name not in ("skipped",)]
         rows = zip(*(getattr(record, column) for column in columns), strict=True)
         return {(row[0], column, value) for row in rows for column, value in zip(columns, row, strict=True)}
     if isinstance(record, MemInfo):

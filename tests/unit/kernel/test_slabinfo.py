@@ -60,7 +60,6 @@ def test_recorded_files_against_another_reading(host: str, state: str) -> None:
     data = recorded(host, state, "proc/slabinfo")
     info = parse_slabinfo(data)
     assert info.skipped == ()
-    assert info.summed_pages == {}
     lines = data.decode().splitlines()[2:]
     assert len(lines) == len(info.names)
     for place, line in enumerate(lines):
@@ -89,7 +88,7 @@ def test_repeated_names_are_summed_and_keep_the_first_ones_sizes() -> None:
     assert row(info, "mlx5_fs_ftes") == ("30", "60", "300", "5", "2", "9", "12")
     # Exact though the slabs of one name have different sizes, so that the sum over all caches is right.
     assert info.size_bytes(4096) == ((4 * 2 + 4 * 1 + 4 * 2) * 4096, 94 * 8 * 4096)
-    assert info.summed_pages == {"mlx5_fs_ftes": 20}
+    assert info.pages == (20, 94 * 8)
     assert info.skipped == ()
 
 

@@ -93,7 +93,7 @@ def test_what_was_not_read_is_none() -> None:
 
 def test_the_keys_are_the_columns_of_slabinfo() -> None:
     rows = record.snapshot(*taken())["caches"]
-    columns = {field.name for field in fields(SlabInfo)} - {"names", "skipped", "summed_pages"}
+    columns = {field.name for field in fields(SlabInfo)} - {"names", "skipped", "pages"}
     assert set(rows[0]) == columns | {"cache", "size_bytes"}
 
 
