@@ -28,7 +28,7 @@ class ShownCaches:
     """``columns``: those of COLUMNS and ``size_bytes``, as long as ``names``."""
 
     names: tuple[str, ...]
-    columns: Mapping[str, Sequence[str | None]]
+    columns: Mapping[str, Sequence[str | int | None]]
 
 
 class CacheSelection:
@@ -48,8 +48,8 @@ class CacheSelection:
     def of(self, slabinfo: SlabInfo, cache_bytes: Sequence[int]) -> ShownCaches:
         """What is to be shown of this sample."""
         names = slabinfo.names
-        columns: dict[str, Sequence[str | None]] = {column: getattr(slabinfo, column) for column in COLUMNS}
-        columns["size_bytes"] = tuple(map(str, cache_bytes))
+        columns: dict[str, Sequence[str | int | None]] = {column: getattr(slabinfo, column) for column in COLUMNS}
+        columns["size_bytes"] = cache_bytes
         if self._all and len(names) <= self._max_count:
             return ShownCaches(names, columns)
         wanted = [index for index, name in enumerate(names) if self._wanted(name)]
@@ -60,5 +60,5 @@ class CacheSelection:
         if rest:
             for column, values in columns.items():
                 total = sum(int(values[index] or 0) for index in rest)
-                shown[column].append(str(total) if COLUMNS.get(column, True) else None)
+                shown[column].append(total if COLUMNS.get(column, True) else None)
         return ShownCaches((*(names[index] for index in own), *((OTHER,) if rest else ())), shown)

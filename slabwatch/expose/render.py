@@ -36,7 +36,9 @@ class KernelPage:
         self._shown: tuple[Sample, ShownCaches] | None = None
         self._families: dict[str, _Family] = {}
         self._caches = _Labels("cache")
+        self._expected_caches = _Labels("cache")
         self._cgroups = _Labels("cgroup")
+        self._collector_names = _Labels("collector")
         self._meminfo = _MeminfoBlock()
         self._slab_sysfs: tuple[CacheInfo, ...] = ()
         self._slab_info = ""
@@ -71,8 +73,8 @@ class KernelPage:
     def render_stale(self, sample: Sample, *, openmetrics: bool) -> bytes:
         """What can still be said when ``sample`` is too old: no collector succeeds, and when each last did."""
         heads = _HEADS[openmetrics]
-        names = [run.name for run in sample.collectors]
-        success = _lines("collector_success", "collector", [(name, "0") for name in names])
+        names = tuple([run.name for run in sample.collectors])
+        success = self._column("collector_success", self._collector_names.of(names), [0] * len(names))
         return "".join(heads[name] + text for name, text in (*success, *self._last_successes(names))).encode()
 
     def _slab(self, sample: Sample, derived: Derived) -> Iterator[tuple[str, str]]:
@@ -82,10 +84,9 @@ class KernelPage:
             labels = self._caches.of(shown.names)
             for column, values in shown.columns.items():
                 yield from self._column(f"slab_{column}", labels, values)
-            expected = [
-                (cache, str(count)) for cache, count in derived.expected_objects.items() if cache in shown.names
-            ]
-            yield from _lines("slab_expected_objects", "cache", expected)
+            expected = {name: count for name, count in derived.expected_objects.items() if name in shown.names}
+            labels = self._expected_caches.of(tuple(expected))
+            yield from self._column("slab_expected_objects", labels, tuple(expected.values()))
         yield from _single("slab_unattributed_bytes", derived.unattributed_bytes)
         if sample.slab_sysfs:
             if sample.slab_sysfs != self._slab_sysfs:
@@ -127,13 +128,12 @@ class KernelPage:
 
     def _collectors(self, sample: Sample) -> Iterator[tuple[str, str]]:
         runs = sample.collectors
-        names = [run.name for run in runs]
-        success = [(run.name, "1" if run.success else "0") for run in runs]
-        duration = [(run.name, repr(float(run.duration_seconds))) for run in runs]
-        yield from _lines("collector_success", "collector", success)
-        yield from _lines("collector_duration_seconds", "collector", duration)
-        backoff = [(run.name, repr(run.backoff_seconds)) for run in runs]
-        yield from _lines("collector_backoff_seconds", "collector", backoff)
+        names = tuple([run.name for run in runs])
+        labels = self._collector_names.of(names)
+        yield from self._column("collector_success", labels, [int(run.success) for run in runs])
+        durations = [repr(float(run.duration_seconds)) for run in runs]
+        yield from self._column("collector_duration_seconds", labels, durations)
+        yield from self._column("collector_backoff_seconds", labels, [repr(run.backoff_seconds) for run in runs])
         yield from self._last_successes(names)
         skipped = [
             f'{PREFIX}collector_skipped_total{{collector="{escape(name)}",reason="{escape(reason)}"}} {count}\n'
@@ -143,11 +143,13 @@ class KernelPage:
         if skipped:
             yield "collector_skipped_total", "".join(skipped)
 
-    def _last_successes(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
-        last = [(name, repr(float(self._last_success[name]))) for name in names if name in self._last_success]
-        yield from _lines("collector_last_success_timestamp_seconds", "collector", last)
+    def _last_successes(self, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        last = [repr(float(self._last_success[name])) if name in self._last_success else None for name in names]
+        yield from self._column("collector_last_success_timestamp_seconds", self._collector_names.of(names), last)
 
-    def _column(self, name: str, labels: tuple[str, ...], values: Sequence[str | None]) -> Iterator[tuple[str, str]]:
+    def _column(
+        self, name: str, labels: tuple[str, ...], values: Sequence[str | int | None]
+    ) -> Iterator[tuple[str, str]]:
         family = self._families.get(name)
         if family is None:
             family = self._families[name] = _Family(name)
@@ -178,11 +180,13 @@ class _Family:
     def __init__(self, name: str) -> None:
         self._name = PREFIX + name
         self._labels: tuple[str, ...] = ()
-        self._values: Sequence[str | None] = ()
+        self._values: Sequence[str | int | None] = ()
         self._lines: list[str] = []
         self._text = ""
 
-    def text(self, labels: tuple[str, ...], values: Sequence[str | None]) -> str:
+    def text(self, labels: tuple[str, ...], values: Sequence[str | int | None]) -> str:
+        if values is self._values and labels is self._labels:
+            return self._text
         places: Sequence[int] | None = changed(values, self._values) if labels is self._labels else None
         if places is None:
             self._lines = [""] * len(labels)
@@ -265,11 +269,6 @@ def _flag(value: bool | None) -> str:
 def _single(name: str, value: int | None) -> Iterator[tuple[str, str]]:
     if value is not None:
         yield name, f"{PREFIX}{name} {value}\n"
-
-
-def _lines(name: str, label: str, values: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    if values:
-        yield name, "".join([f'{PREFIX}{name}{{{label}="{escape(key)}"}} {value}\n' for key, value in values])
 
 
 def escape(value: str) -> str:
