@@ -18,6 +18,8 @@ from slabwatch.expose import metrics
 from slabwatch.expose.metrics import OWN_METRICS, STORM_OUTCOMES, STORM_PHASES, VERDICT_CLASSES
 from slabwatch.expose.render import escape
 
+_METRICS = {metric.name: metric for metric in OWN_METRICS}
+
 
 class OwnMetrics:
     """``revision`` grows with every change that comes from here (not with process_*, which the kernel counts)."""
@@ -25,8 +27,13 @@ class OwnMetrics:
     def __init__(self) -> None:
         self.revision = 0
         self.interval_seconds: float | None = None
-        self._values: dict[str, dict[tuple[str, ...], float]] = {metric.name: {} for metric in OWN_METRICS}
-        self._texts: dict[tuple[str, bool], str] = {}
+        self._values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _METRICS}
+        # For each format: the families that have a text already, and those whose values have changed since.
+        self._texts: dict[bool, dict[str, str]] = {}
+        self._stale: dict[bool, set[str]] = {}
+        for openmetrics in (False, True):
+            self._texts[openmetrics] = dict.fromkeys(self._values, "")
+            self._stale[openmetrics] = set()
         self._process = ProcessCollector(registry=None)
         self._set("build_info", 1, __version__, platform.python_version())
         self._set("config_last_reload_successful", 1)
@@ -114,21 +121,21 @@ class OwnMetrics:
 
     def render(self, openmetrics: bool) -> bytes:
         """All of it in the text format or in OpenMetrics, without the latter's ``# EOF``."""
-        texts = [self._text(metric, openmetrics) for metric in OWN_METRICS]
-        texts += [_process_text(family, openmetrics) for family in self._process.collect()]
-        return "".join(texts).encode()
+        process = [_process_text(family, openmetrics) for family in self._process.collect()]
+        return "".join([*self._current(openmetrics).values(), *process]).encode()
 
     def render_facts(self) -> bytes:
         """build_info and kernel_info alone, in the text format: what is true of a single sample too."""
-        facts = (metric for metric in OWN_METRICS if metric.name in ("build_info", "kernel_info"))
-        return "".join([self._text(metric, False) for metric in facts]).encode()
+        texts = self._current(False)
+        return (texts["build_info"] + texts["kernel_info"]).encode()
 
-    def _text(self, metric: metrics.Metric, openmetrics: bool) -> str:
-        """Kept until one of the family's values changes: from poll to poll that is a family or two."""
-        text = self._texts.get((metric.name, openmetrics))
-        if text is None:
-            text = self._texts[metric.name, openmetrics] = _family_text(metric, self._values[metric.name], openmetrics)
-        return text
+    def _current(self, openmetrics: bool) -> Mapping[str, str]:
+        """The families' texts. Only those whose values changed are written again: from poll to poll one or two."""
+        texts, stale = self._texts[openmetrics], self._stale[openmetrics]
+        for name in stale:
+            texts[name] = _family_text(_METRICS[name], self._values[name], openmetrics)
+        stale.clear()
+        return texts
 
     def _set(self, name: str, value: float, *labels: str) -> None:
         if self._values[name].get(labels) != value:
@@ -141,8 +148,8 @@ class OwnMetrics:
 
     def _changed(self, name: str) -> None:
         self.revision += 1
-        self._texts.pop((name, False), None)
-        self._texts.pop((name, True), None)
+        for stale in self._stale.values():
+            stale.add(name)
 
     def _set_or_drop(self, name: str, value: float | None) -> None:
         if value is None:
@@ -165,11 +172,9 @@ def _family_text(metric: metrics.Metric, values: Mapping[tuple[str, ...], float]
 
 
 def _process_text(family: Metric, openmetrics: bool) -> str:
-    suffix = "_total" if family.type == "counter" else ""
-    name = family.name if openmetrics else family.name + suffix
-    lines = [f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n"]
-    lines += [f"{sample.name} {float(sample.value)!r}\n" for sample in family.samples]
-    return "".join(lines)
+    name = family.name if openmetrics or family.type != "counter" else f"{family.name}_total"
+    lines = [f"{sample.name} {float(sample.value)!r}\n" for sample in family.samples]
+    return "".join([f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n", *lines])
 
 
 def _end_of(record: Mapping[str, Any]) -> float | None:
