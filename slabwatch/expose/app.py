@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from aiohttp import hdrs, web
 
@@ -68,6 +69,7 @@ def _probe(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
     return answer
 
 
+@lru_cache(maxsize=16)
 def _accepts_gzip(accept_encoding: str) -> bool:
     for offer in accept_encoding.split(","):
         coding, *parameters = (part.strip().lower() for part in offer.split(";"))
