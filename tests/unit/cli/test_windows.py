@@ -71,7 +71,9 @@ class Window:
         return self._program.returncode
 
     def _read(self, seconds: float) -> bool:
-        if not select.select([self._ours], [], [], seconds)[0]:
+        ready = select.poll()  # select() takes no descriptor from 1,024 on
+        ready.register(self._ours, select.POLLIN)
+        if not ready.poll(seconds * 1000):
             return False
         with contextlib.suppress(OSError):  # the other end is closed
             chunk = os.read(self._ours, 65536).decode(errors="replace")
