@@ -53,9 +53,10 @@ def measure_host(polls: int) -> Host:
             time.sleep(max(0.0, started + number * 10 - time.monotonic()))
             pages.append(gzip.decompress(compressed.scrape(gzip=True)))
         spent = (cpu_seconds(process.pid) - cpu) / (time.monotonic() - started) * 1000
+        sent = compressed.scrape(gzip=True)
         pages.append(plain.scrape())
         resident = resident_bytes(process.pid)
-    return Host(spent, resident, len(pages[-1]), len(gzip.compress(pages[-1], 6)), tuple(pages))
+    return Host(spent, resident, len(pages[-1]), len(sent), tuple(pages))
 
 
 if __name__ == "__main__":
