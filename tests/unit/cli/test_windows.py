@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -103,7 +104,10 @@ def open_window(backstage: Backstage) -> Iterator[type]:
         windows.append(Window(backstage.target, *argv))
         return windows[-1]
 
+    # Under nohup it is ignored, by all programs that are started too.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield open_one  # type: ignore[misc]
+    signal.signal(signal.SIGHUP, before)
     for window in windows:
         window.close()
 
