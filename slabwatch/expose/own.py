@@ -28,12 +28,9 @@ class OwnMetrics:
         self.revision = 0
         self.interval_seconds: float | None = None
         self._values: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in _METRICS}
-        # For each format: the families that have a text already, and those whose values have changed since.
-        self._texts: dict[bool, dict[str, str]] = {}
-        self._stale: dict[bool, set[str]] = {}
-        for openmetrics in (False, True):
-            self._texts[openmetrics] = dict.fromkeys(self._values, "")
-            self._stale[openmetrics] = set()
+        # For OpenMetrics and not: each family's text, in their order, and those whose values have changed since.
+        self._texts = {openmetrics: dict.fromkeys(_METRICS, "") for openmetrics in (False, True)}
+        self._stale: dict[bool, set[str]] = {openmetrics: set() for openmetrics in (False, True)}
         self._process = ProcessCollector(registry=None)
         self._set("build_info", 1, __version__, platform.python_version())
         self._set("config_last_reload_successful", 1)

@@ -74,8 +74,9 @@ class KernelPage:
         """What can still be said when ``sample`` is too old: no collector succeeds, and when each last did."""
         heads = _HEADS[openmetrics]
         names = tuple([run.name for run in sample.collectors])
-        success = self._column("collector_success", self._collector_names.of(names), [0] * len(names))
-        return "".join(heads[name] + text for name, text in (*success, *self._last_successes(names))).encode()
+        labels = self._collector_names.of(names)
+        success = self._column("collector_success", labels, [0] * len(names))
+        return "".join(heads[name] + text for name, text in (*success, *self._last_successes(names, labels))).encode()
 
     def _slab(self, sample: Sample, derived: Derived) -> Iterator[tuple[str, str]]:
         slabinfo = sample.slabinfo
@@ -134,7 +135,7 @@ class KernelPage:
         durations = [repr(float(run.duration_seconds)) for run in runs]
         yield from self._column("collector_duration_seconds", labels, durations)
         yield from self._column("collector_backoff_seconds", labels, [repr(run.backoff_seconds) for run in runs])
-        yield from self._last_successes(names)
+        yield from self._last_successes(names, labels)
         skipped = [
             f'{PREFIX}collector_skipped_total{{collector="{escape(name)}",reason="{escape(reason)}"}} {count}\n'
             for (name, reason), count in self._skipped.items()
@@ -143,9 +144,9 @@ class KernelPage:
         if skipped:
             yield "collector_skipped_total", "".join(skipped)
 
-    def _last_successes(self, names: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    def _last_successes(self, names: Iterable[str], labels: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         last = [repr(float(self._last_success[name])) if name in self._last_success else None for name in names]
-        yield from self._column("collector_last_success_timestamp_seconds", self._collector_names.of(names), last)
+        yield from self._column("collector_last_success_timestamp_seconds", labels, last)
 
     def _column(
         self, name: str, labels: tuple[str, ...], values: Sequence[str | int | None]

@@ -40,12 +40,13 @@ def scrapes() -> Iterator[Row]:
         for pace, name in _PACES:
             bare = functools.partial(_cpu_of_bare_reads, pace)
             what = f"the two files read and nothing else, {name} ({_partial_slabs():,} partial slabs)"
-            yield _beside(what, None, bare, functools.partial(_cpu_of_peer, peer.pid, pace, 1, False))
+            peers = functools.partial(_cpu_of_polls, peer.pid, servers.NODE_EXPORTER, pace)
+            yield _beside(what, None, bare, functools.partial(peers, 1, False))
             for each, aim in ((1, 0.25), (10, 0.1)) if pace > 0.1 else ((1, 0.25),):
                 for gzip in (False, True):
                     what = f"one poll, scrapes {each}, {name}{', gzip' if gzip else ''}"
                     ours = functools.partial(_cpu_of_ours, pace, each, gzip)
-                    yield _beside(what, aim, ours, functools.partial(_cpu_of_peer, peer.pid, pace, each, gzip))
+                    yield _beside(what, aim, ours, functools.partial(peers, each, gzip))
         memory = _mib(_resident_watching())
         yield Row("resident MiB, slabinfo and meminfo only", memory, f"node_exporter {_mib(resident_bytes(peer.pid))}")
 
@@ -57,10 +58,6 @@ def _beside(what: str, aim: float | None, ours: Callable[[], float], theirs: Cal
         compared.append((mine / peers, mine, peers))
     ratio, mine, peers = sorted(compared)[_COMPARISONS // 2]
     return Row(f"{what}: CPU ms", f"{mine:.2f}", f"node_exporter {peers:.2f}", ratio, aim)
-
-
-def _cpu_of_peer(pid: int, pace: float, scrapes_each: int, gzip: bool) -> float:
-    return _cpu_of_polls(pid, servers.NODE_EXPORTER, pace, scrapes_each, gzip)
 
 
 def _cpu_of_ours(pace: float, scrapes_each: int, gzip: bool) -> float:
