@@ -1,4 +1,4 @@
-"""The daemon's configuration: one schema from which file, help, example and checks are made.
+"""The daemon's configuration: one form from which file, help, example and checks are made.
 
 ``load(path)`` reads TOML and gives a frozen ``Config``, or raises ``ConfigError`` that names file, key and
 what is allowed. Paths that default to "" are chosen by ``Config.runtime_directory()`` and friends, because
@@ -12,54 +12,12 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from msgspec import Meta
 
 from slabwatch.errors import ConfigError
-
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Poll(Section):
-    """How often the kernel is read."""
-
-    interval_seconds: Seconds = Field(
-        10.0, ge=0.5, le=3600, description="Seconds from one poll to the next, on a fixed grid."
-    )
-    max_read_ratio: Annotated[float, Field(ge=0.001, le=1)] = Field(
-        0.05,
-        description="Most of the time that may go into reading slabinfo, which takes locks that all need. "
-        "A read that took longer keeps the next ones back.",
-    )
-
-
-class Metrics(Section):
-    """The exposition for Prometheus. Open to whoever can connect, unless the web configuration says otherwise."""
-
-    listen: str = Field(
-        "127.0.0.1:9934",
-        description="Address and port of /metrics. IPv6 in brackets: [::1]:9934. Needs a restart.",
-    )
-    web_config_file: str = Field(
-        "",
-        description="File in the form of Prometheus' exporter-toolkit (web.config.file): TLS, client certificates, "
-        "basic authentication, headers, rate limit. Read again when it or a certificate changes; to name another file, "
-        "or one at all, needs a restart.",
-    )
-
-    @field_validator("listen")
-    @classmethod
-    def _address_and_port(cls, value: str) -> str:
-        return _checked_address(value)
-
-    def address(self) -> tuple[str, int]:
-        """Host without brackets, and port (0: any free one)."""
-        return _address(self.listen)
+from slabwatch.form import BadForm, Fault, Field, Form, Then, fields_of
 
 
 def _checked_address(value: str) -> str:
@@ -69,32 +27,8 @@ def _checked_address(value: str) -> str:
     return value
 
 
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-class Control(Section):
-    """The control socket. Who may open it may ask; who may change something is `operators`."""
-
-    socket: str = Field(
-        "",
-        description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
-        "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock, "
-        "in /tmp/slabwatch-UID where that variable is not set. Needs a restart.",
-    )
-    owner: str = Field(
-        "", description="User that owns the socket (name or uid). Empty: the daemon's own. Needs a restart."
-    )
-    group: str = Field(
-        "", description="Group that may open the socket (name or gid). Empty: the daemon's own. Needs a restart."
-    )
-    operators: tuple[str, ...] = Field(
-        (),
-        strict=False,
-        description='Users (names or uids; "group:NAME" for a group) that may run storms, shrink and reload, '
-        "besides root and the daemon's own user.",
-    )
+def _nothing_or_address(value: str) -> str:
+    return value and _checked_address(value)
 
 
 # A name in a client certificate, as patterns of [remote] and [rights] begin with. "*" stands for any text.
@@ -103,173 +37,278 @@ LOCAL_KINDS = ("user:", "group:")
 Names = tuple[str, ...]
 
 
-def _check_kinds(values: Names, kinds: tuple[str, ...]) -> Names:
-    for value in values:
-        kind = value[: value.find(":") + 1]
-        if kind not in kinds or value == kind:
-            raise ValueError(f"{value!r} must be one of {', '.join(kinds)} with a name behind")
-    return values
+def _of_kinds(kinds: tuple[str, ...]) -> Then:
+    def checked(values: Names) -> Names:
+        for value in values:
+            kind = value[: value.find(":") + 1]
+            if kind not in kinds or value == kind:
+                raise ValueError(f"{value!r} must be one of {', '.join(kinds)} with a name behind")
+        return values
+
+    return Then(checked)
 
 
-class Remote(Section):
-    """The control API over mutual TLS 1.3, for other hosts. Certificates and lists are read again at a reload."""
+San = Annotated[Names, _of_kinds(SAN_KINDS)]
+AnyName = Annotated[Names, _of_kinds(LOCAL_KINDS + SAN_KINDS)]
 
-    listen: str = Field("", description='Address and port, such as "0.0.0.0:9935". Empty: off.')
-    cert: str = Field("", description="PEM file: the daemon's certificate, then those between it and its CA.")
-    key: str = Field("", description="PEM file: the private key of that certificate, without a passphrase.")
-    client_ca: str = Field("", description="PEM file: the CAs of the clients' certificates. Nobody else is let in.")
-    crl: str = Field(
-        "",
-        description="PEM file: a revocation list of each of these CAs, and of those between a root and a client. "
-        "Empty: revocation is not looked at.",
-    )
-    viewers: Names = Field(
-        (),
-        strict=False,
-        description='Names in client certificates that may look: "DNS:...", "URI:..." or "EMAIL:...", '
-        "where * is any text.",
-    )
-    operators: Names = Field((), strict=False, description="The same, that may run storms, shrink and reload too.")
 
-    @field_validator("listen")
-    @classmethod
-    def _address_and_port(cls, value: str) -> str:
-        return value and _checked_address(value)
+class Poll(Form, frozen=True):
+    """How often the kernel is read."""
 
-    @field_validator("viewers", "operators")
-    @classmethod
-    def _sans(cls, values: Names) -> Names:
-        return _check_kinds(values, SAN_KINDS)
+    interval_seconds: Annotated[
+        float, Meta(ge=0.5, le=3600, description="Seconds from one poll to the next, on a fixed grid.")
+    ] = 10.0
+    max_read_ratio: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=1,
+            description="Most of the time that may go into reading slabinfo, which takes locks that all need. "
+            "A read that took longer keeps the next ones back.",
+        ),
+    ] = 0.05
+
+
+class Metrics(Form, frozen=True):
+    """The exposition for Prometheus. Open to whoever can connect, unless the web configuration says otherwise."""
+
+    listen: Annotated[
+        str,
+        Then(_checked_address),
+        Meta(description="Address and port of /metrics. IPv6 in brackets: [::1]:9934. Needs a restart."),
+    ] = "127.0.0.1:9934"
+    web_config_file: Annotated[
+        str,
+        Meta(
+            description="File in the form of Prometheus' exporter-toolkit (web.config.file): TLS, client certificates, "
+            "basic authentication, headers, rate limit. Read again when it or a certificate changes; to name another "
+            "file, or one at all, needs a restart."
+        ),
+    ] = ""
 
     def address(self) -> tuple[str, int]:
         """Host without brackets, and port (0: any free one)."""
         return _address(self.listen)
 
 
-class Rights(Section):
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Control(Form, frozen=True):
+    """The control socket. Who may open it may ask; who may change something is `operators`."""
+
+    socket: Annotated[
+        str,
+        Meta(
+            description="Path of the unix socket. Empty: $RUNTIME_DIRECTORY/slabwatch.sock as a service, "
+            "/run/slabwatch/slabwatch.sock as root, else $XDG_RUNTIME_DIR/slabwatch/slabwatch.sock, "
+            "in /tmp/slabwatch-UID where that variable is not set. Needs a restart."
+        ),
+    ] = ""
+    owner: Annotated[
+        str, Meta(description="User that owns the socket (name or uid). Empty: the daemon's own. Needs a restart.")
+    ] = ""
+    group: Annotated[
+        str, Meta(description="Group that may open the socket (name or gid). Empty: the daemon's own. Needs a restart.")
+    ] = ""
+    operators: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Users (names or uids; "group:NAME" for a group) that may run storms, shrink and reload, '
+            "besides root and the daemon's own user."
+        ),
+    ] = ()
+
+
+class Remote(Form, frozen=True):
+    """The control API over mutual TLS 1.3, for other hosts. Certificates and lists are read again at a reload."""
+
+    listen: Annotated[
+        str,
+        Then(_nothing_or_address),
+        Meta(description='Address and port, such as "0.0.0.0:9935". Empty: off.'),
+    ] = ""
+    cert: Annotated[str, Meta(description="PEM file: the daemon's certificate, then those between it and its CA.")] = ""
+    key: Annotated[str, Meta(description="PEM file: the private key of that certificate, without a passphrase.")] = ""
+    client_ca: Annotated[
+        str, Meta(description="PEM file: the CAs of the clients' certificates. Nobody else is let in.")
+    ] = ""
+    crl: Annotated[
+        str,
+        Meta(
+            description="PEM file: a revocation list of each of these CAs, and of those between a root and a client. "
+            "Empty: revocation is not looked at."
+        ),
+    ] = ""
+    viewers: Annotated[
+        San,
+        Meta(
+            description='Names in client certificates that may look: "DNS:...", "URI:..." or "EMAIL:...", '
+            "where * is any text."
+        ),
+    ] = ()
+    operators: Annotated[San, Meta(description="The same, that may run storms, shrink and reload too.")] = ()
+
+    def address(self) -> tuple[str, int]:
+        """Host without brackets, and port (0: any free one)."""
+        return _address(self.listen)
+
+
+class Rights(Form, frozen=True):
     """Who may use one command: "user:NAME", "group:NAME", or a name in a client certificate as in [remote].
     Empty: the operators. At the local socket root and the daemon's own user may do everything."""
 
-    storm: Names = Field((), strict=False, description="Run storms, and stop one's own.")
-    stop: Names = Field((), strict=False, description="Stop any storm.")
-    shrink: Names = Field((), strict=False, description="Shrink caches.")
-    reload: Names = Field((), strict=False, description="Reload the configuration.")
-    lock: Names = Field((), strict=False, description="Lock storms and shrinks for maintenance, and unlock them.")
-
-    @field_validator("*")
-    @classmethod
-    def _named(cls, values: Names) -> Names:
-        return _check_kinds(values, LOCAL_KINDS + SAN_KINDS)
+    storm: Annotated[AnyName, Meta(description="Run storms, and stop one's own.")] = ()
+    stop: Annotated[AnyName, Meta(description="Stop any storm.")] = ()
+    shrink: Annotated[AnyName, Meta(description="Shrink caches.")] = ()
+    reload: Annotated[AnyName, Meta(description="Reload the configuration.")] = ()
+    lock: Annotated[AnyName, Meta(description="Lock storms and shrinks for maintenance, and unlock them.")] = ()
 
 
-class Audit(Section):
+class Audit(Form, frozen=True):
     """audit.jsonl in the state directory: one line for each command and each refusal."""
 
-    max_file_bytes: int = Field(
-        4_194_304, ge=65_536, le=1_073_741_824, description="A file that is larger becomes audit.jsonl.1, and so on."
-    )
-    keep: int = Field(4, ge=1, le=100, description="Older files that are kept.")
+    max_file_bytes: Annotated[
+        int, Meta(ge=65_536, le=1_073_741_824, description="A file that is larger becomes audit.jsonl.1, and so on.")
+    ] = 4_194_304
+    keep: Annotated[int, Meta(ge=1, le=100, description="Older files that are kept.")] = 4
 
 
-class Collectors(Section):
+class Collectors(Form, frozen=True):
     """What is read at each poll. A collector that is off has no series."""
 
-    slabinfo: bool = Field(True, description="/proc/slabinfo: needs root or CAP_DAC_READ_SEARCH.")
-    meminfo: bool = Field(True, description="/proc/meminfo.")
-    process: bool = Field(True, description="Processes, threads and forks, and the kernel's own object counts.")
-    cgroup: bool = Field(True, description="Kernel memory of each memory cgroup, v1 or v2.")
-    cgroup_slabinfo: bool = Field(
-        False, description="memory.kmem.slabinfo of each cgroup v1, where it has content (before 5.9): many series."
+    slabinfo: Annotated[bool, Meta(description="/proc/slabinfo: needs root or CAP_DAC_READ_SEARCH.")] = True
+    meminfo: Annotated[bool, Meta(description="/proc/meminfo.")] = True
+    process: Annotated[bool, Meta(description="Processes, threads and forks, and the kernel's own object counts.")] = (
+        True
     )
-    slab_sysfs: bool = Field(False, description="/sys/kernel/slab: aliases and flags of each cache.")
+    cgroup: Annotated[bool, Meta(description="Kernel memory of each memory cgroup, v1 or v2.")] = True
+    cgroup_slabinfo: Annotated[
+        bool,
+        Meta(description="memory.kmem.slabinfo of each cgroup v1, where it has content (before 5.9): many series."),
+    ] = False
+    slab_sysfs: Annotated[bool, Meta(description="/sys/kernel/slab: aliases and flags of each cache.")] = False
 
 
-class Caches(Section):
+class Caches(Form, frozen=True):
     """Which slab caches have series of their own. All are read, and counted in what no cache explains."""
 
-    include: tuple[str, ...] = Field(("*",), strict=False, description="Shell patterns of names.")
-    exclude: tuple[str, ...] = Field((), strict=False, description="Shell patterns of names, stronger than include.")
-    max_count: int = Field(
-        1000, ge=0, le=100_000, description='The largest caches, by bytes; the rest is summed in cache="__other__".'
-    )
+    include: Annotated[tuple[str, ...], Meta(description="Shell patterns of names.")] = ("*",)
+    exclude: Annotated[tuple[str, ...], Meta(description="Shell patterns of names, stronger than include.")] = ()
+    max_count: Annotated[
+        int,
+        Meta(ge=0, le=100_000, description='The largest caches, by bytes; the rest is summed in cache="__other__".'),
+    ] = 1000
 
 
-class Cgroups(Section):
+class Cgroups(Form, frozen=True):
     """Bounds of the cgroup collector. Paths are below the hierarchy's mount: /system.slice/cron.service."""
 
-    include: tuple[str, ...] = Field(("*",), strict=False, description="Shell patterns of paths that are read.")
-    exclude: tuple[str, ...] = Field((), strict=False, description="Shell patterns of paths that are not read at all.")
-    max_count: int = Field(
-        1000,
-        ge=0,
-        le=100_000,
-        description='The largest, by kernel memory, have series of their own; the rest is cgroup="__other__".',
-    )
-    max_depth: int = Field(8, ge=0, le=64, description="Levels below the hierarchy's root that are read.")
-    fold_storms: bool = Field(
-        True, description='One series for a storm\'s cgroups, cgroup="/slabwatch-storm", instead of one for each.'
-    )
-    kept_descriptors: int = Field(
-        1000,
-        ge=0,
-        le=1_000_000,
-        description="Files of cgroups that stay open between polls: each saves 7 µs a poll and pins 5 kB of slab.",
-    )
-    populated_v1: bool = Field(
-        False, description="Read cgroup.procs of each cgroup v1 to know which hold no task (v2 knows it at no cost)."
-    )
+    include: Annotated[tuple[str, ...], Meta(description="Shell patterns of paths that are read.")] = ("*",)
+    exclude: Annotated[tuple[str, ...], Meta(description="Shell patterns of paths that are not read at all.")] = ()
+    max_count: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=100_000,
+            description='The largest, by kernel memory, have series of their own; the rest is cgroup="__other__".',
+        ),
+    ] = 1000
+    max_depth: Annotated[int, Meta(ge=0, le=64, description="Levels below the hierarchy's root that are read.")] = 8
+    fold_storms: Annotated[
+        bool, Meta(description='One series for a storm\'s cgroups, cgroup="/slabwatch-storm", instead of one for each.')
+    ] = True
+    kept_descriptors: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Files of cgroups that stay open between polls: each saves 7 µs a poll and pins 5 kB of slab.",
+        ),
+    ] = 1000
+    populated_v1: Annotated[
+        bool,
+        Meta(description="Read cgroup.procs of each cgroup v1 to know which hold no task (v2 knows it at no cost)."),
+    ] = False
 
 
-class Storm(Section):
+class Storm(Form, frozen=True):
     """The load generator. Off until this file says otherwise. No client can go beyond these caps."""
 
-    enabled: bool = Field(False, description="Allow storms.")
-    parent: str = Field(
-        "/",
-        description="Cgroup below which the storm's own are made, as a path in the memory hierarchy. "
-        "self: the daemon's own, which on v2 must be delegated to it (systemd: Delegate=memory pids).",
+    enabled: Annotated[bool, Meta(description="Allow storms.")] = False
+    parent: Annotated[
+        str,
+        Meta(
+            description="Cgroup below which the storm's own are made, as a path in the memory hierarchy. "
+            "self: the daemon's own, which on v2 must be delegated to it (systemd: Delegate=memory pids)."
+        ),
+    ] = "/"
+    max_cgroups: Annotated[int, Meta(ge=1, le=60_000, description="Most cgroups of one storm.")] = 2000
+    max_tasks: Annotated[
+        int, Meta(ge=1, le=10_000_000, description="Most tasks of one storm, over all its cgroups.")
+    ] = 250_000
+    max_live_tasks: Annotated[int, Meta(ge=1, le=4_000_000, description="Most tasks alive at one time.")] = 20_000
+    max_ttl_seconds: Annotated[float, Meta(ge=1, le=86_400, description="Longest time that a storm may take.")] = 3600.0
+    min_available_ratio: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=0.95,
+            description="MemAvailable / MemTotal that must be left: forecast before, watched during the storm.",
+        ),
+    ] = 0.10
+    pressure_host: Annotated[
+        bool,
+        Meta(
+            description="Let a storm with --pressure use up memory outside of its own cgroup too, "
+            "down to the floor below."
+        ),
+    ] = False
+    pressure_floor_ratio: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=0.95,
+            description="MemAvailable / MemTotal that such pressure leaves; never less than min_available_ratio.",
+        ),
+    ] = 0.20
+    keep_records: Annotated[int, Meta(ge=1, le=10_000, description="Finished storms kept in the state directory.")] = (
+        100
     )
-    max_cgroups: int = Field(2000, ge=1, le=60_000, description="Most cgroups of one storm.")
-    max_tasks: int = Field(250_000, ge=1, le=10_000_000, description="Most tasks of one storm, over all its cgroups.")
-    max_live_tasks: int = Field(20_000, ge=1, le=4_000_000, description="Most tasks alive at one time.")
-    max_ttl_seconds: Seconds = Field(3600.0, ge=1, le=86_400, description="Longest time that a storm may take.")
-    min_available_ratio: Annotated[float, Field(ge=0.01, le=0.95)] = Field(
-        0.10, description="MemAvailable / MemTotal that must be left: forecast before, watched during the storm."
-    )
-    pressure_host: bool = Field(
-        False,
-        description="Let a storm with --pressure use up memory outside of its own cgroup too, down to the floor below.",
-    )
-    pressure_floor_ratio: Annotated[float, Field(ge=0.05, le=0.95)] = Field(
-        0.20, description="MemAvailable / MemTotal that such pressure leaves; never less than min_available_ratio."
-    )
-    keep_records: int = Field(100, ge=1, le=10_000, description="Finished storms kept in the state directory.")
 
 
-class Shrink(Section):
+class Shrink(Form, frozen=True):
     """Writing to /sys/kernel/slab/*/shrink: needs root or CAP_DAC_OVERRIDE."""
 
-    enabled: bool = Field(False, description="Allow `slabwatchctl shrink`, and the shrink phase of storms.")
+    enabled: Annotated[bool, Meta(description="Allow `slabwatchctl shrink`, and the shrink phase of storms.")] = False
 
 
-class State(Section):
+class State(Form, frozen=True):
     """Where the records of storms are kept."""
 
-    directory: str = Field(
-        "",
-        description="Empty: $STATE_DIRECTORY as a service, /var/lib/slabwatch as root, "
-        "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch). Needs a restart.",
-    )
+    directory: Annotated[
+        str,
+        Meta(
+            description="Empty: $STATE_DIRECTORY as a service, /var/lib/slabwatch as root, "
+            "else $XDG_STATE_HOME/slabwatch (~/.local/state/slabwatch). Needs a restart."
+        ),
+    ] = ""
 
 
-class Log(Section):
+class Log(Form, frozen=True):
     """Logs go to stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severity that is written.")
-    format: Literal["auto", "human", "json"] = Field("auto", description="auto: human on a terminal, JSON otherwise.")
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is written.")
+    ] = "info"
+    format: Annotated[
+        Literal["auto", "human", "json"], Meta(description="auto: human on a terminal, JSON otherwise.")
+    ] = "auto"
 
 
-class Config(Section):
+class Config(Form, frozen=True):
     """Everything, by section."""
 
     poll: Poll = Poll()
@@ -331,61 +370,46 @@ def load(path: Path | None) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: can not be read: {error}. Check the path, or leave --config out.") from error
     try:
-        return Config.model_validate(tomllib.loads(text))
+        return Config.read(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    except ValidationError as error:
-        problems = "\n".join(f"{path}: {problem}" for problem in _problems(error))
+    except BadForm as error:
+        problems = "\n".join(f"{path}: {_problem(fault)}" for fault in error.faults)
         raise ConfigError(problems) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands
         raise ConfigError(f"{path}: can not be used: {error}") from error
 
 
-def _problems(error: ValidationError) -> list[str]:
-    return [_problem(detail) for detail in error.errors()]
-
-
-def _problem(detail: Any) -> str:
-    location = [str(part) for part in detail["loc"]]
-    key = ".".join(location)
-    if detail["type"] != "extra_forbidden":
-        message = detail["msg"].removeprefix("Value error, ")
-        return f"{key}: {message} (got {detail['input']!r})"
-    section = Config.model_fields.get(location[0])
-    inner = section.annotation if section and len(location) > 1 else Config
-    allowed = sorted(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []
-    close = difflib.get_close_matches(location[-1], allowed, n=1)
+def _problem(fault: Fault) -> str:
+    if fault.unknown_in is None:
+        return f"{fault.key}: {fault.expected} (got {fault.given!r})"
+    allowed = sorted(fields_of(fault.unknown_in))
+    close = difflib.get_close_matches(fault.where[-1], allowed, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
-    return f"{key}: unknown key.{guess} Allowed here: {', '.join(allowed)}"
+    return f"{fault.key}: unknown key.{guess} Allowed here: {', '.join(allowed)}"
 
 
 def to_toml(config: Config, *, comments: bool = False) -> str:
     """The configuration as TOML; with ``comments`` each key carries its description and bounds."""
     lines: list[str] = []
-    for name, field in Config.model_fields.items():
-        section: Section = getattr(config, name)
+    for name in fields_of(Config):
+        section: Form = getattr(config, name)
         if lines:
             lines.append("")
         if comments and type(section).__doc__:
             lines += [f"# {line.strip()}" for line in (type(section).__doc__ or "").strip().splitlines()]
         lines.append(f"[{name}]")
-        del field
-        for key, info in type(section).model_fields.items():
+        for key, field in fields_of(type(section)).items():
             if comments:
-                bounds = _bounds(info)
-                lines.append(f"# {info.description}{bounds}")
+                lines.append(f"# {field.description}{_bounds(field)}")
             lines.append(f"{key} = {_toml_value(getattr(section, key))}")
     return "\n".join(lines) + "\n"
 
 
-def _bounds(info: Any) -> str:
-    limits = {name: getattr(part, name) for part in info.metadata for name in ("ge", "le") if hasattr(part, name)}
-    if len(limits) == 2:
-        return f" [{limits['ge']:g} to {limits['le']:g}]"
-    choices = getattr(info.annotation, "__args__", ())
-    if choices and all(isinstance(choice, str) for choice in choices):
-        return f" [{', '.join(choices)}]"
-    return ""
+def _bounds(field: Field) -> str:
+    if field.bounds:
+        return f" [{field.bounds[0]:g} to {field.bounds[1]:g}]"
+    return f" [{', '.join(field.choices)}]" if field.choices else ""
 
 
 def _toml_value(value: object) -> str:

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from slabwatch import config as configuration
 from slabwatch import logs
 from slabwatch.config import Config
@@ -291,13 +293,7 @@ class Daemon:
             log.warning("reload_needs_restart", extra={"fields": {"keys": changed}})
         # The sockets stay what they are until a restart, and so does what is said about them.
         kept = {key: _get(old, section, key) for section, key in FIXED if section == "control"}
-        self.config = new.model_copy(
-            update={
-                "metrics": old.metrics,
-                "control": new.control.model_copy(update=kept),
-                "state": old.state,
-            }
-        )
+        self.config = replace(new, metrics=old.metrics, control=replace(new.control, **kept), state=old.state)
         logs.set_up(new.log.level, new.log.format)
         old_collectors, self._collectors = self._collectors, Collectors(self._root, self.config)
         self._page.select(CacheSelection.from_config(new.caches))

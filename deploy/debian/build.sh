@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds dist/slabwatch_<version>_<architecture>.deb from this source tree: `make deb`.
 #
-# Debian 12's own aiohttp and pydantic are too old, so the package brings what slabwatch imports along, below
+# Debian 12's own aiohttp is too old, and it has no msgspec: the package brings what slabwatch imports along, below
 # /usr/lib/slabwatch, with the versions and hashes of requirements.lock. They are compiled for one minor version of
 # Python: the package depends on the one that it was built with.
 #

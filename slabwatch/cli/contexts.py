@@ -16,18 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from msgspec import Meta, field, to_builtins
 
 from slabwatch.cli.draw import Column, Grid, Note, Page
 from slabwatch.cli.exit_codes import Exit
 from slabwatch.cli.screen import Screen
 from slabwatch.errors import ControlError
+from slabwatch.form import BadForm, Form
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 PATHS = ("ca", "cert", "key")
 SETTINGS = (*PATHS, "ssh_options", "ssh_command")
 
-Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+# ($ alone would let one newline through at the end.)
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,7 @@ class Host:
     settings: Mapping[str, str]
 
 
-class Form(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Context(Form):
+class Context(Form, frozen=True):
     """What is not set is ""."""
 
     target: Text
@@ -58,11 +56,11 @@ class Context(Form):
         return {name: value for name in SETTINGS if (value := getattr(self, name))}
 
 
-class Contexts(Form):
+class Contexts(Form, frozen=True):
     """The whole file. ``current`` is used when nothing names a host."""
 
-    current: Annotated[str, Field(pattern=rf"^(?:{NAME.pattern})?$")] = ""
-    contexts: dict[Annotated[str, Field(pattern=rf"^{NAME.pattern}$")], Context] = {}
+    current: Annotated[str, Meta(pattern=rf"^(?:{NAME.pattern})?(?!\n)$")] = ""
+    contexts: dict[Annotated[str, Meta(pattern=rf"^{NAME.pattern}(?!\n)$")], Context] = field(default_factory=dict)
 
 
 def contexts_file() -> Path:
@@ -89,10 +87,9 @@ def load(path: Path) -> Contexts:
 
 def _checked(path: Path, values: Mapping[str, Any]) -> Contexts:
     try:
-        return Contexts.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _bad(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        return Contexts.read(values)
+    except BadForm as error:
+        raise _bad(f"{path}: {error}") from error
 
 
 def _must_be_ours(path: Path, found: os.stat_result) -> None:
@@ -112,7 +109,7 @@ def changed(path: Path) -> Iterator[dict[str, Any]]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _locked(path.parent):
-            contents = load(path).model_dump()
+            contents = to_builtins(load(path))
             yield contents
             _write(path, _as_toml(_checked(path, contents)))
     except OSError as error:

@@ -29,7 +29,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _ask(args: Namespace) -> Exit:
-    # Only now: aiohttp and pydantic take longer to import than everything else together.
+    # Only now: aiohttp takes longer to import than everything else together.
     import asyncio
 
     from slabwatch.cli.verbs import run

@@ -105,6 +105,8 @@ def _check(config: Config) -> Iterator[str]:
 
 
 def _once(config: Config, root: str, textfile: Path | None) -> int:
+    from msgspec.structs import replace
+
     from slabwatch.expose.cache_selection import CacheSelection
     from slabwatch.expose.own import OwnMetrics
     from slabwatch.expose.render import KernelPage
@@ -117,8 +119,8 @@ def _once(config: Config, root: str, textfile: Path | None) -> int:
     own, page = OwnMetrics(), KernelPage(CacheSelection.from_config(config.caches))
     own.set_kernel(**read_facts(kernel_root).as_dict())
     # There is no next poll that a kept descriptor could serve.
-    cgroups = config.cgroups.model_copy(update={"kept_descriptors": 0})
-    sample = Collectors(kernel_root, config.model_copy(update={"cgroups": cgroups})).collect()
+    cgroups = replace(config.cgroups, kept_descriptors=0)
+    sample = Collectors(kernel_root, replace(config, cgroups=cgroups)).collect()
     page.observe(sample)
     text = page.render(sample, derive(sample), openmetrics=False) + own.render_facts()
     if textfile is None:

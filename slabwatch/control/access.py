@@ -19,6 +19,8 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from msgspec.structs import asdict
+
 from slabwatch.config import LOCAL_KINDS, Config
 
 Door = Literal["unix", "tls"]
@@ -187,7 +189,7 @@ def unknown_names(config: Config) -> Iterator[str]:
     """Users and groups of the configuration that this host does not have (yet): they may nothing. Blocks."""
     lists = {
         "control.operators": _local_operators(config),
-        **{f"rights.{verb}": entries for verb, entries in config.rights},
+        **{f"rights.{verb}": entries for verb, entries in asdict(config.rights).items()},
     }
     for key, entries in lists.items():
         for entry in entries:

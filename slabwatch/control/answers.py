@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-# Before Python 3.12, pydantic can not look into typing's own.
-from typing_extensions import TypedDict
+from typing import Any, Literal, TypedDict
 
 
 class KernelFacts(TypedDict):

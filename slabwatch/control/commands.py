@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+import msgspec
 from aiohttp import web
-from pydantic import ValidationError
 
 from slabwatch.control import audit
 from slabwatch.control.access import Caller, Verb, may
@@ -27,6 +27,7 @@ from slabwatch.control.services import Services
 from slabwatch.control.streams import EventStreams
 from slabwatch.door import CONNECTIONS
 from slabwatch.errors import SlabwatchError, StormRejected
+from slabwatch.form import BadForm
 
 # How long a client may take to send the body of a request.
 BODY_SECONDS = 10.0
@@ -201,7 +202,14 @@ async def read_body(request: web.Request, form: type[R]) -> R:
                 body = await request.read()
     except TimeoutError as error:
         raise Problem("too_slow", f"the body did not arrive within {BODY_SECONDS:g} s") from error
+    return parse_body(body, form)
+
+
+def parse_body(body: bytes, form: type[R]) -> R:
+    """The same once it is there. Raises Problem."""
     try:
-        return form.model_validate_json(body or b"{}")
-    except ValidationError as error:
+        return form.read(msgspec.json.decode(body or b"{}"))
+    except BadForm as error:
         raise bad_form(error) from error
+    except (msgspec.DecodeError, RecursionError) as error:  # brackets in thousands
+        raise Problem("bad_json", f"the body is not JSON: {error}") from error

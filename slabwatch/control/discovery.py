@@ -6,13 +6,12 @@ is that of ``scrapeUrl``; ``labels.instance`` is what dashboards call it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import BaseModel, Field, ValidationError
+import msgspec
 
 from slabwatch.errors import ControlError
 
@@ -28,16 +27,17 @@ class Scraped:
     instance: str
 
 
-class _Target(BaseModel):
+# Not Forms: what else Prometheus says is not looked at.
+class _Target(msgspec.Struct):
     labels: dict[str, str]
-    scrape_url: str = Field(alias="scrapeUrl")
+    scrape_url: str = msgspec.field(name="scrapeUrl")
 
 
-class _Data(BaseModel):
-    active: list[_Target] = Field(alias="activeTargets")
+class _Data(msgspec.Struct):
+    active: list[_Target] = msgspec.field(name="activeTargets")
 
 
-class _Answer(BaseModel):
+class _Answer(msgspec.Struct):
     data: _Data
 
 
@@ -71,11 +71,11 @@ async def _fetch(url: str) -> bytes:
 
 def _targets(url: str, body: bytes, job: str) -> Iterator[Scraped]:
     try:
-        answer = _Answer.model_validate(json.loads(body))
+        answer = msgspec.json.decode(body, type=_Answer)
         for target in answer.data.active:
             if target.labels.get("job") == job:
                 yield Scraped(_host(target.scrape_url), _without_port(target.labels.get("instance", "")))
-    except (ValidationError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ControlError(
             f"{url}: its answer is not that of Prometheus' /api/v1/targets", code="bad_answer"
         ) from error

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from aiohttp import web
-from pydantic import TypeAdapter
 
 from slabwatch import __version__
 from slabwatch.control import answers
@@ -27,6 +29,7 @@ from slabwatch.control.schema import (
     StormRequest,
     UnlockRequest,
 )
+from slabwatch.form import fields_of
 
 PATH = "/v1/openapi.json"
 _SCHEMAS = "#/components/schemas/"
@@ -176,7 +179,7 @@ def _operation(name: str, operation: Operation, resource: web.AbstractResource, 
         },
     }
     if operation.body is not None:
-        needed = any(field.is_required() for field in operation.body.model_fields.values())
+        needed = any(field.required for field in fields_of(operation.body).values())
         described["requestBody"] = {
             "required": needed,
             "description": "" if needed else "No body at all is the same as {}.",
@@ -206,11 +209,10 @@ def _content(text: str, media_type: str, schema: Any) -> dict[str, Any]:
 
 def _schema(shape: Any, schemas: dict[str, Any]) -> Any:
     """A reference to it, or its own schema where it has no name; what it refers to is put into ``schemas``."""
-    made = TypeAdapter(shape).json_schema(ref_template=_SCHEMAS + "{model}")
-    schemas.update(made.pop("$defs", {}))
-    if "title" in made and made.get("type") == "object":
-        schemas[made["title"]] = made
-        return {"$ref": _SCHEMAS + made["title"]}
+    if typing.get_origin(shape) is types.UnionType:  # of objects, which msgspec does not tell apart
+        return {"anyOf": [_schema(part, schemas) for part in typing.get_args(shape)]}
+    (made,), named = msgspec.json.schema_components([shape], ref_template=_SCHEMAS + "{name}")
+    schemas.update(named)
     return made
 
 

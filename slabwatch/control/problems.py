@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from slabwatch.errors import ConfigError, SlabwatchError, SourceDenied, SourceUnavailable, StormRejected
+from slabwatch.form import BadForm
 
 CODES: Mapping[str, tuple[int, str]] = {
     "bad_json": (400, "The body is not JSON"),
@@ -98,16 +97,11 @@ def problem_of(error: SlabwatchError | web.HTTPException) -> Problem:
             return Problem("failed", str(error))
 
 
-def bad_form(error: ValidationError) -> Problem:
-    """``bad_json`` or ``bad_request``; the detail names each field that is wrong."""
-    faults: list[dict[str, Any]] = [
-        {
-            "field": ".".join(str(part) for part in fault["loc"]),
-            "fault": "not a field of this request" if fault["type"] == "extra_forbidden" else fault["msg"],
-        }
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+def bad_form(error: BadForm) -> Problem:
+    """``bad_request``; the detail names each field that is wrong."""
+    faults = [
+        {"field": fault.key, "fault": "not a field of this request" if fault.unknown_in else fault.what}
+        for fault in error.faults
     ]
-    if error.errors()[0]["type"] == "json_invalid":
-        return Problem("bad_json", str(faults[0]["fault"]))
     detail = "; ".join(f"{fault['field']}: {fault['fault']}" if fault["field"] else fault["fault"] for fault in faults)
     return Problem("bad_request", detail, fields=faults)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta
+from msgspec.structs import asdict
 
+from slabwatch.form import Form
 from slabwatch.storm.plan import Kind
 
-# A word that fits into a log line and a message.
-Word = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Seconds = Annotated[float, Field(allow_inf_nan=False)]
+# Control characters have no place in log lines and messages. ($ alone would let one newline through at the end.)
+_ONE_LINE = r"^[^\x00-\x1f\x7f]+(?!\n)$"
+Word = Annotated[str, Meta(min_length=1, max_length=128, pattern=_ONE_LINE)]
 
 
-class Request(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+class Request(Form, frozen=True):
+    """Base of all of them."""
 
 
-class StormRequest(Request):
+class StormRequest(Request, frozen=True):
     """``POST /v1/storms``. What is left out is taken from the preset."""
 
     preset: Word | None = None
@@ -30,41 +32,41 @@ class StormRequest(Request):
     kind: Kind | None = None
     concurrency: int | None = None
     live_tasks: int | None = None
-    hold_seconds: Seconds | None = None
-    settle_seconds: Seconds | None = None
+    hold_seconds: float | None = None
+    settle_seconds: float | None = None
     shrink: bool | None = None
     pressure: bool | None = None
-    ttl_seconds: Seconds | None = None
+    ttl_seconds: float | None = None
     on_disconnect: Literal["continue", "stop"] | None = None
     dry_run: bool = False
 
     def wishes(self) -> dict[str, Any]:
         """What was asked for, for ``storm.plan.make_plan``."""
-        return self.model_dump(exclude={"dry_run"}, exclude_none=True)
+        return {name: value for name, value in asdict(self).items() if value is not None and name != "dry_run"}
 
 
-class StopRequest(Request):
+class StopRequest(Request, frozen=True):
     """``POST /v1/storms/{id}/stop``."""
 
     reason: Word | None = None
 
 
-class ShrinkRequest(Request):
+class ShrinkRequest(Request, frozen=True):
     """``POST /v1/shrink``. No name: every cache."""
 
-    caches: Annotated[list[Word], Field(max_length=1000)] = []
+    caches: Annotated[tuple[Word, ...], Meta(max_length=1000)] = ()
 
 
-class LockRequest(Request):
+class LockRequest(Request, frozen=True):
     """``POST /v1/lock``; ``stop`` ends the running storm too."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    reason: Annotated[str, Meta(min_length=1, max_length=500, pattern=_ONE_LINE)]
     stop: bool = False
 
 
-class UnlockRequest(Request):
+class UnlockRequest(Request, frozen=True):
     """``POST /v1/unlock``: nothing to choose."""
 
 
-class ReloadRequest(Request):
+class ReloadRequest(Request, frozen=True):
     """``POST /v1/reload``: nothing to choose."""

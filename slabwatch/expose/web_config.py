@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from msgspec import Meta, field
+from msgspec.structs import astuple
 
 from slabwatch.errors import ConfigError
+from slabwatch.form import BadForm, Fault, First, Form, Then, fields_of
 
 # A file with certificates in it has some kB.
 MAX_BYTES = 128 * 1024
@@ -35,6 +37,10 @@ _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _MAX_DURATION = 60  # characters; the time to look for units in a number grows with its square
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+# What YAML's own reader would make of texts: nothing, true and false.
+_NOTHING = ("", "~", "null")
+_TRUTHS = {**dict.fromkeys(("true", "yes", "y", "on"), True), **dict.fromkeys(("false", "no", "n", "off"), False)}
 
 # None: any value; the toolkit checks these very ones.
 _HEADERS: dict[str, tuple[str, ...] | None] = {
@@ -67,30 +73,101 @@ CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "sec
 
 def _nothing_is_empty(value: object) -> object:
     # A key with nothing behind it ("basic_auth_users:") is as good as none.
-    return {} if value in ("", "~", "null") else value
+    return {} if value in _NOTHING else value
 
 
-class _Part(BaseModel):
-    # The errors of pydantic quote what was given, and here that may be a key: it is left out of them.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+def _nothing_is_none(value: object) -> object:
+    return value or None
 
 
-class TlsServer(_Part):
+def _duration(value: object) -> float:
+    return parse_duration(str(value))
+
+
+def _truth(value: object) -> object:
+    # YAML's words; what is none of them is for the type to refuse.
+    return _TRUTHS.get(value.lower(), value) if isinstance(value, str) else value
+
+
+def _verifiable(value: ClientAuth | None) -> ClientAuth | None:
+    if value in ("RequireAnyClientCert", "RequireClientCert"):
+        raise ValueError(
+            f"{value} is not supported: it takes any certificate unverified, which protects nothing. "
+            "Use RequireAndVerifyClientCert with client_ca_file"
+        )
+    return value
+
+
+def _not_broken(value: Version) -> Version:
+    if value in ("TLS10", "TLS11"):
+        raise ValueError(f"{value} is not supported: use TLS12 or TLS13")
+    return value
+
+
+def _known_suites(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name not in CIPHER_SUITES:
+            raise ValueError(f"unknown or insecure cipher suite {name}: supported are {', '.join(CIPHER_SUITES)}")
+    return value
+
+
+def _one_curve(value: tuple[str, ...]) -> tuple[str, ...]:
+    for name in value:
+        if name not in CURVES:
+            raise ValueError(f"unknown curve {name}: supported are {', '.join(CURVES)}")
+    if len(value) > 1:
+        raise ValueError("an order of several curves is not supported: name one, or leave the key out")
+    return value
+
+
+def _no_http2(value: bool | None) -> bool | None:
+    if value:
+        raise ValueError("HTTP/2 is not supported: set it to false, or leave it out (Prometheus takes HTTP/1.1)")
+    return value
+
+
+def _known_headers(value: dict[str, str]) -> dict[str, str]:
+    for name, text in value.items():
+        if name not in _HEADERS:
+            raise ValueError(f"header {name} can not be set: allowed are {', '.join(_HEADERS)}")
+        allowed = _HEADERS[name]
+        if allowed and text not in allowed:
+            raise ValueError(f"{name} must be {' or '.join(allowed)}")
+        if not text.isprintable() or not text.isascii():
+            raise ValueError(f"{name}: a header is one line of ASCII")
+    return {name: text for name, text in value.items() if text}
+
+
+def _hashes(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > MAX_USERS:
+        raise ValueError(f"{len(value)} users: at most {MAX_USERS}")
+    for user, digest in value.items():
+        found = _BCRYPT.fullmatch(digest)
+        if ":" in user:
+            raise ValueError(f"{user!r}: a name with a colon can never log in")
+        if found is None or not 4 <= int(found[1]) <= 31:
+            raise ValueError(f"{user!r}: not a bcrypt hash ($2b$10$...): make one with `htpasswd -nB {user}`")
+        if int(found[1]) > MAX_BCRYPT_COST:
+            raise ValueError(f"{user!r}: cost {found[1]} is above {MAX_BCRYPT_COST}: a check would take minutes")
+    return value
+
+
+class TlsServer(Form, frozen=True):
     """`tls_server_config`. Paths are as they stand in the file."""
 
     cert: str = ""
-    key: str = Field("", repr=False)
+    key: str = ""
     client_ca: str = ""
     cert_file: str = ""
     key_file: str = ""
     client_ca_file: str = ""
-    client_auth_type: Annotated[ClientAuth | None, BeforeValidator(lambda value: value or None)] = None
+    client_auth_type: Annotated[ClientAuth | None, First(_nothing_is_none), Then(_verifiable)] = None
     client_allowed_sans: tuple[str, ...] = ()
-    min_version: Version = "TLS12"
-    max_version: Version = "TLS13"
-    cipher_suites: tuple[str, ...] = ()
-    prefer_server_cipher_suites: bool = True
-    curve_preferences: tuple[str, ...] = ()
+    min_version: Annotated[Version, Then(_not_broken)] = "TLS12"
+    max_version: Annotated[Version, Then(_not_broken)] = "TLS13"
+    cipher_suites: Annotated[tuple[str, ...], Then(_known_suites)] = ()
+    prefer_server_cipher_suites: Annotated[bool, First(_truth)] = True
+    curve_preferences: Annotated[tuple[str, ...], Then(_one_curve)] = ()
 
     @property
     def enabled(self) -> bool:
@@ -109,43 +186,10 @@ class TlsServer(_Part):
             case _:
                 return "nothing"
 
-    @field_validator("client_auth_type")
-    @classmethod
-    def _can_be_done(cls, value: ClientAuth | None) -> ClientAuth | None:
-        if value in ("RequireAnyClientCert", "RequireClientCert"):
-            raise ValueError(
-                f"{value} is not supported: it takes any certificate unverified, which protects nothing. "
-                "Use RequireAndVerifyClientCert with client_ca_file"
-            )
-        return value
+    def __repr__(self) -> str:
+        return "TlsServer(...)"  # keys are in no log
 
-    @field_validator("min_version", "max_version")
-    @classmethod
-    def _not_broken(cls, value: str) -> str:
-        if value in ("TLS10", "TLS11"):
-            raise ValueError(f"{value} is not supported: use TLS12 or TLS13")
-        return value
-
-    @field_validator("cipher_suites")
-    @classmethod
-    def _known_suites(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in CIPHER_SUITES:
-                raise ValueError(f"unknown or insecure cipher suite {name}: supported are {', '.join(CIPHER_SUITES)}")
-        return value
-
-    @field_validator("curve_preferences")
-    @classmethod
-    def _one_curve(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if name not in CURVES:
-                raise ValueError(f"unknown curve {name}: supported are {', '.join(CURVES)}")
-        if len(value) > 1:
-            raise ValueError("an order of several curves is not supported: name one, or leave the key out")
-        return value
-
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def __post_init__(self) -> None:
         for inline, file in (("cert", "cert_file"), ("key", "key_file"), ("client_ca", "client_ca_file")):
             if getattr(self, inline) and getattr(self, file):
                 raise ValueError(f"{inline} and {file} are both given: keep one")
@@ -153,16 +197,15 @@ class TlsServer(_Part):
             raise ValueError("cert_file (or cert) is missing")
         if self.enabled and not (self.key or self.key_file):
             raise ValueError("key_file (or key) is missing")
-        if not self.enabled and self.model_fields_set:
+        if not self.enabled and astuple(self) != self.__struct_defaults__:
             raise ValueError("cert_file and key_file are missing: without them there is no TLS")
         if self.min_version > self.max_version:
             raise ValueError(f"min_version {self.min_version} is above max_version {self.max_version}")
         if self.cipher_suites and self.max_version == "TLS12" and not any(map(CIPHER_SUITES.get, self.cipher_suites)):
             raise ValueError("cipher_suites has none for TLS12, and max_version allows no other")
-        return self
+        self._verifies_what_it_should()
 
-    @model_validator(mode="after")
-    def _verifies_what_it_should(self) -> Self:
+    def _verifies_what_it_should(self) -> None:
         has_ca = bool(self.client_ca or self.client_ca_file)
         if has_ca and self.demands == "nothing":
             raise ValueError("client_ca_file needs a client_auth_type that verifies: RequireAndVerifyClientCert")
@@ -176,76 +219,36 @@ class TlsServer(_Part):
                 "client_allowed_sans needs a client_auth_type that verifies: RequireAndVerifyClientCert. "
                 "A name in a certificate that nobody verified proves nothing"
             )
-        return self
 
 
-class HttpServer(_Part):
+class HttpServer(Form, frozen=True):
     """`http_server_config`."""
 
-    http2: bool | None = None
-    headers: Annotated[dict[str, str], BeforeValidator(_nothing_is_empty)] = {}
-
-    @field_validator("http2")
-    @classmethod
-    def _no_http2(cls, value: bool | None) -> bool | None:
-        if value:
-            raise ValueError("HTTP/2 is not supported: set it to false, or leave it out (Prometheus takes HTTP/1.1)")
-        return value
-
-    @field_validator("headers")
-    @classmethod
-    def _known_headers(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            if name not in _HEADERS:
-                raise ValueError(f"header {name} can not be set: allowed are {', '.join(_HEADERS)}")
-            allowed = _HEADERS[name]
-            if allowed and text not in allowed:
-                raise ValueError(f"{name} must be {' or '.join(allowed)}")
-            if not text.isprintable() or not text.isascii():
-                raise ValueError(f"{name}: a header is one line of ASCII")
-        return {name: text for name, text in value.items() if text}
+    http2: Annotated[bool | None, First(_truth), Then(_no_http2)] = None
+    headers: Annotated[dict[str, str], First(_nothing_is_empty), Then(_known_headers)] = field(default_factory=dict)
 
 
-class RateLimit(_Part):
+class RateLimit(Form, frozen=True):
     """`rate_limit`: a bucket of ``burst`` requests, one more each ``interval`` seconds. 0: no limit."""
 
-    interval: float = 0.0
-    burst: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    interval: Annotated[float, First(_duration)] = 0.0
+    burst: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
-    @field_validator("interval", mode="before")
-    @classmethod
-    def _duration(cls, value: object) -> float:
-        return parse_duration(str(value))
-
-    @model_validator(mode="after")
-    def _lets_something_through(self) -> Self:
+    def __post_init__(self) -> None:
         if self.interval and not self.burst:
             raise ValueError("burst must be at least 1: with 0, every request would be refused")
-        return self
 
 
-class WebConfig(_Part):
+class WebConfig(Form, frozen=True):
     """The whole file."""
 
-    tls_server_config: Annotated[TlsServer, BeforeValidator(_nothing_is_empty)] = TlsServer()
-    http_server_config: Annotated[HttpServer, BeforeValidator(_nothing_is_empty)] = HttpServer()
-    rate_limit: Annotated[RateLimit, BeforeValidator(_nothing_is_empty)] = RateLimit()
-    basic_auth_users: Annotated[dict[str, str], BeforeValidator(_nothing_is_empty), Field(repr=False)] = {}
+    tls_server_config: Annotated[TlsServer, First(_nothing_is_empty)] = TlsServer()
+    http_server_config: Annotated[HttpServer, First(_nothing_is_empty)] = HttpServer()
+    rate_limit: Annotated[RateLimit, First(_nothing_is_empty)] = RateLimit()
+    basic_auth_users: Annotated[dict[str, str], First(_nothing_is_empty), Then(_hashes)] = field(default_factory=dict)
 
-    @field_validator("basic_auth_users")
-    @classmethod
-    def _hashes(cls, value: dict[str, str]) -> dict[str, str]:
-        if len(value) > MAX_USERS:
-            raise ValueError(f"{len(value)} users: at most {MAX_USERS}")
-        for user, digest in value.items():
-            found = _BCRYPT.fullmatch(digest)
-            if ":" in user:
-                raise ValueError(f"{user!r}: a name with a colon can never log in")
-            if found is None or not 4 <= int(found[1]) <= 31:
-                raise ValueError(f"{user!r}: not a bcrypt hash ($2b$10$...): make one with `htpasswd -nB {user}`")
-            if int(found[1]) > MAX_BCRYPT_COST:
-                raise ValueError(f"{user!r}: cost {found[1]} is above {MAX_BCRYPT_COST}: a check would take minutes")
-        return value
+    def __repr__(self) -> str:
+        return "WebConfig(...)"  # nor are users' hashes
 
 
 def parse_web_config(data: bytes, path: Path) -> WebConfig:
@@ -256,13 +259,12 @@ def parse_web_config(data: bytes, path: Path) -> WebConfig:
         content = _load_yaml(data)
         content = {} if content is None else _nothing_is_empty(content)
         if not isinstance(content, dict):
-            raise ConfigError(f"{path}: must hold keys with values: {', '.join(WebConfig.model_fields)}")
-        return WebConfig.model_validate(content)
+            raise ConfigError(f"{path}: must hold keys with values: {', '.join(fields_of(WebConfig))}")
+        return WebConfig.read(content, texts=True)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not usable YAML: {_yaml_problem(error)}") from error
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        raise ConfigError("\n".join(f"{path}: {_problem(fault)}" for fault in faults)) from error
+    except BadForm as error:
+        raise ConfigError("\n".join(f"{path}: {_problem(fault)}" for fault in error.faults)) from error
     except RecursionError as error:
         raise ConfigError(f"{path}: not usable YAML: brackets in thousands") from error
     except (ValueError, OverflowError) as error:  # of the scanner: "\UFFFFFFFF", %YAML 1.<thousands of digits>
@@ -282,12 +284,10 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def _problem(fault: Any) -> str:
-    key = _one_line(".".join(str(part) for part in fault["loc"]))
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: unknown key"
-    message = _one_line(fault["msg"].removeprefix("Value error, "))
-    return f"{key}: {message}" if key else message
+def _problem(fault: Fault) -> str:
+    # What was given is not quoted: it may be a key.
+    key, what = _one_line(fault.key), _one_line(fault.what)
+    return f"{key}: {what}" if key else what
 
 
 def _one_line(text: str) -> str:

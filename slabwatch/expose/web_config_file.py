@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec.structs import astuple
+
 from slabwatch.errors import ConfigError
 from slabwatch.expose.web_config import CIPHER_SUITES, CURVES, MAX_BYTES, TlsServer, WebConfig, parse_web_config
 
@@ -64,7 +66,7 @@ class WebConfigFile:
         cert = self._text(tls.cert, tls.cert_file, f"{where}.cert_file")
         key = self._text(tls.key, tls.key_file, f"{where}.key_file")
         client_ca = self._text(tls.client_ca, tls.client_ca_file, f"{where}.client_ca_file")
-        digest = hashlib.sha256(repr((tls.model_dump(), cert, key, client_ca)).encode()).digest()
+        digest = hashlib.sha256(repr((astuple(tls), cert, key, client_ca)).encode()).digest()
         return Loaded(config, _context(tls, cert, key, client_ca, where), digest)
 
     def _text(self, inline: str, file: str, where: str) -> bytes:

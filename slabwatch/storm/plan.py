@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from slabwatch.errors import StormRejected
 
-if TYPE_CHECKING:  # the command line's help names the presets, and does without pydantic
+if TYPE_CHECKING:  # the command line's help names the presets, and does without msgspec
     from slabwatch.config import Config
 
 Kind = Literal["light", "fork", "exec", "shell"]

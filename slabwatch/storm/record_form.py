@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from slabwatch.storm.record import FORMAT
 
-_Int = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 _YEAR_3000 = 32_503_680_000
 
 
-class _Form(BaseModel):
-    """What the readers of a record rely on; a newer slabwatch may have written more."""
-
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+# What the readers of a record rely on; a newer slabwatch may have written more.
 
 
-class _Cache(_Form):
+class _Cache(Struct, kw_only=True):
     cache: str
     active_objects: _Int
     objects: _Int
@@ -31,13 +28,13 @@ class _Cache(_Form):
     size_bytes: _Int
 
 
-class _Taken(_Form):
+class _Taken(Struct, kw_only=True):
     meminfo: dict[str, _Int] | None
     caches: list[_Cache] | None
     processes: _Int | None
 
 
-class _Plan(_Form):
+class _Plan(Struct, kw_only=True):
     preset: str
     cgroups: _Int
     tasks: _Int
@@ -46,18 +43,18 @@ class _Plan(_Form):
     live_tasks: _Int
 
 
-class _Host(_Form):
+class _Host(Struct, kw_only=True):
     release: str
     allocator: str
     cgroup_mode: str
     kmem_accounting: str
     memory_bytes: _Int | None
-    cpus: int = Field(ge=1, lt=2**20)
-    page_size: int = Field(ge=1, lt=2**30)
+    cpus: Annotated[int, Meta(ge=1, lt=2**20)]
+    page_size: Annotated[int, Meta(ge=1, lt=2**30)]
     kernel_config: dict[str, str] = {}
 
 
-class _Tasks(_Form):
+class _Tasks(Struct, kw_only=True):
     requested: _Int
     started: _Int
     failed: _Int
@@ -65,7 +62,7 @@ class _Tasks(_Form):
     forks_observed: _Int | None
 
 
-class _Cgroups(_Form):
+class _Cgroups(Struct, kw_only=True):
     requested: _Int
     created: _Int
     removed: _Int
@@ -75,13 +72,13 @@ class _Cgroups(_Form):
     dying_after: _Int | None
 
 
-class _Phase(_Form):
+class _Phase(Struct, kw_only=True):
     name: str
     started_at: float
     seconds: float
 
 
-class _Point(_Form):
+class _Point(Struct, kw_only=True):
     t: float
     phase: str
     slab_bytes: _Int | None
@@ -90,7 +87,7 @@ class _Point(_Form):
     live_tasks: _Int | None
 
 
-class _Judged(_Form):
+class _Judged(Struct, kw_only=True):
     cache: str
     verdict: str
     reclaimable: bool
@@ -104,29 +101,27 @@ class _Judged(_Form):
 _FIGURES = ("retained_bytes", "released_by_shrink_bytes", "pinned_bytes")
 
 
-class _Verdict(_Form):
-    word: str = Field(alias="class")
+class _Verdict(Struct, kw_only=True):
+    word: str = msgspec.field(name="class")
     reason: str
     growth_bytes: _Int | None = None
-    retained_bytes: _Int | None = None
+    retained_bytes: _Int | UnsetType | None = UNSET
     released_by_pressure_bytes: _Int | None = None
-    released_by_shrink_bytes: _Int | None = None
-    pinned_bytes: _Int | None = None
+    released_by_shrink_bytes: _Int | UnsetType | None = UNSET
+    pinned_bytes: _Int | UnsetType | None = UNSET
     explained_ratio: float | None = None
 
-    @model_validator(mode="after")
-    def _all_figures_or_none(self) -> Self:
-        if self.growth_bytes is not None and not set(_FIGURES) <= self.model_fields_set:
+    def __post_init__(self) -> None:
+        if self.growth_bytes is not None and any(getattr(self, figure) is UNSET for figure in _FIGURES):
             raise ValueError(f"there is a growth_bytes, but not all of {', '.join(_FIGURES)}")
-        return self
 
 
-class _Limits(_Form):
+class _Limits(Struct, kw_only=True):
     memory_bytes: _Int | None = None
     pids: _Int | None = None
 
 
-class _Step(_Form):
+class _Step(Struct, kw_only=True):
     where: str
     ended: str
     consumed_bytes: _Int
@@ -137,13 +132,13 @@ class _Step(_Form):
     seconds: float
 
 
-class _Record(_Form):
-    format: int = Field(ge=1, le=FORMAT)
+class _Record(Struct, kw_only=True):
+    format: Annotated[int, Meta(ge=1, le=FORMAT)]
     id: str
     outcome: str
     reason: str
     requested_by: str
-    started_at: float = Field(ge=0, lt=_YEAR_3000)
+    started_at: Annotated[float, Meta(ge=0, lt=_YEAR_3000)]
     seconds: float
     plan: _Plan
     host: _Host
@@ -161,10 +156,8 @@ class _Record(_Form):
 def record_of(data: bytes) -> dict[str, Any]:
     """A record that came from another host as a file: used only when it has a record's form, else ValueError."""
     try:
-        _Record.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-    record: dict[str, Any] = json.loads(data)
+        msgspec.json.decode(data, type=_Record)
+        record: dict[str, Any] = msgspec.json.decode(data)
+    except RecursionError as error:
+        raise ValueError("brackets in thousands") from error
     return record

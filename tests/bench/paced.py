@@ -7,7 +7,10 @@ import importlib
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from slabwatch import config as configuration
+from slabwatch.config import Poll
 from slabwatch.daemon import Daemon
 from slabwatch.host.root import KernelRoot
 
@@ -16,8 +19,7 @@ def main(path: str, poll_seconds: float | None = None, loop: str = "asyncio") ->
     """Serve until SIGTERM."""
     config = configuration.load(Path(path))
     if poll_seconds is not None:
-        poll = config.poll.model_copy(update={"interval_seconds": poll_seconds, "max_read_ratio": 1.0})
-        config = config.model_copy(update={"poll": poll})
+        config = replace(config, poll=Poll(interval_seconds=poll_seconds, max_read_ratio=1.0))
 
     async def serve() -> None:
         await Daemon(Path(path), config, KernelRoot("/"), lambda url, socket: None).run()

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from slabwatch import config
 from slabwatch.control import client
-from slabwatch.control.problems import bad_form
+from slabwatch.control.commands import parse_body
+from slabwatch.control.problems import Problem
 from slabwatch.control.schema import ReloadRequest, Request, ShrinkRequest, StopRequest, StormRequest
 from slabwatch.errors import ConfigError, ControlError, StormRejected
 from slabwatch.expose.guard import basic_auth
@@ -82,9 +81,9 @@ def _web_configuration(data: bytes) -> None:
 
 def _request(form: type[Request], data: bytes) -> None:
     try:
-        asked = form.model_validate_json(data or b"{}")
-    except ValidationError as error:
-        assert bad_form(error).status in (400, 422)
+        asked = parse_body(data, form)
+    except Problem as problem:
+        assert problem.status in (400, 422)
         return
     if isinstance(asked, StormRequest):
         try:

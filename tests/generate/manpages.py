@@ -7,9 +7,6 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
-
 from slabwatch import __version__
 from slabwatch import config as configuration
 from slabwatch.cli.exit_codes import MEANINGS
@@ -17,6 +14,7 @@ from slabwatch.cli.parser import make_parser as make_ctl_parser
 from slabwatch.cli.slabwatch import make_parser as make_daemon_parser
 from slabwatch.cli.words import many
 from slabwatch.config import Config
+from slabwatch.form import Field, Form, fields_of, form_of
 from slabwatch.storm.plan import KIND_TEXT, PRESETS
 from tests.generate.arguments import describe, options, usage, verbs
 from tests.generate.roff import Page, bold, italic
@@ -170,8 +168,8 @@ def _toml() -> str:
     for title, model in _sections(Config, ""):
         page.section(title)
         page.paragraph(" ".join((model.__doc__ or "").split()))
-        for key, field in model.model_fields.items():
-            if _model_of(field.annotation) is None:
+        for key, field in fields_of(model).items():
+            if form_of(field.annotation) is None:
                 page.item(f"{bold(key)} = {italic(_type(field.annotation))}", _meaning(field))
     page.section("FILES")
     page.paragraph("`/etc/slabwatch/slabwatch.toml`")
@@ -180,20 +178,11 @@ def _toml() -> str:
     return page.text()
 
 
-def _sections(model: type[BaseModel], before: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for name, field in model.model_fields.items():
-        if inner := _model_of(field.annotation):
-            many = typing.get_origin(field.annotation) in (tuple, list)
-            title = f"[[{before}{name}]]" if many else f"[{before}{name}]"
-            yield title, inner
+def _sections(model: type[Form], before: str) -> Iterator[tuple[str, type[Form]]]:
+    for name, field in fields_of(model).items():
+        if inner := form_of(field.annotation):
+            yield f"[{before}{name}]", inner
             yield from _sections(inner, f"{before}{name}.")
-
-
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field is, or holds many of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in typing.get_args(annotation) if (found := _model_of(part))), None)
 
 
 def _type(annotation: Any) -> str:
@@ -209,6 +198,6 @@ def _type(annotation: Any) -> str:
     return _TYPES.get(getattr(annotation, "__name__", ""), "value")
 
 
-def _meaning(field: FieldInfo) -> str:
-    default = configuration._toml_value(field.get_default(call_default_factory=True))
+def _meaning(field: Field) -> str:
+    default = configuration._toml_value(field.default)
     return f"{field.description}{configuration._bounds(field)} Default: {default}"

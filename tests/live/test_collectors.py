@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from slabwatch.config import Collectors as Which
 from slabwatch.config import Config
 from slabwatch.expose.render import KernelPage
+from slabwatch.form import fields_of
 from slabwatch.host.root import KernelRoot
 from slabwatch.watch.collect import Collectors
 from slabwatch.watch.derive import derive
@@ -43,7 +44,7 @@ def there(part: T | None) -> T:
 
 
 def collect(**sections: object) -> Sample:
-    collectors = Collectors(KernelRoot("/"), Config.model_validate(sections))
+    collectors = Collectors(KernelRoot("/"), Config.read(sections))
     try:
         return collectors.collect()
     finally:
@@ -65,7 +66,7 @@ def between(read: Callable[[], T], **sections: object) -> Iterator[tuple[T, Samp
 
 
 def test_every_collector_succeeds() -> None:
-    everything = dict.fromkeys(Which.model_fields, True)
+    everything = dict.fromkeys(fields_of(Which), True)
     sample = collect(collectors=everything)
     assert {run.name: run.error for run in sample.collectors if run.error} == {}
     # memory.kmem.slabinfo of each cgroup is a part of cgroup's.
@@ -334,7 +335,7 @@ def _removed(path: Path) -> bool:
 def test_a_cgroup_that_goes_and_comes_again_is_another_one(hierarchy: tuple[Path, int], kept_descriptors: int) -> None:
     """Descriptors of the first one's files are of no use for the second, and must not stay open."""
     mount, version = hierarchy
-    config = Config.model_validate({"cgroups": {"fold_storms": False, "kept_descriptors": kept_descriptors, **OWN}})
+    config = Config.read({"cgroups": {"fold_storms": False, "kept_descriptors": kept_descriptors, **OWN}})
     collectors = Collectors(KernelRoot("/"), config)
 
     def kernel_bytes(path: Path) -> int | None:

@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "slabwatch"
 ROOMS = ("cli", "daemon", "control", "storm", "expose", "watch", "host", "kernel", "leaves")
-LEAVES = {"config", "door", "errors", "logs", "sdnotify", "state_file"}
+LEAVES = {"config", "door", "errors", "form", "logs", "sdnotify", "state_file"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Run under `python -S` in the storm's child processes: standard library and each other only.
 ENGINE_MODULES = (

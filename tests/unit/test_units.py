@@ -134,7 +134,7 @@ def test_every_command_is_one_that_slabwatch_knows() -> None:
 
 
 def test_the_storm_s_room_is_what_the_defaults_may_ask_for() -> None:
-    storm = Config.model_validate({"storm": {"enabled": True}})
+    storm = Config.read({"storm": {"enabled": True}})
     most = caps_of(storm).max_live_tasks
     # A shell and its sleep for each.
     plan = make_plan({"preset": "seed", "cgroups": 2000, "tasks": 10}, caps_of(storm))

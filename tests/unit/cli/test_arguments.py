@@ -14,7 +14,7 @@ from slabwatch.cli.parser import make_parser, parse
 from tests.generate.arguments import verbs as verbs_of
 
 REPOSITORY = Path(__file__).parents[3]
-HEAVY = ("aiohttp", "asyncio", "pydantic", "rich", "shtab", "slabwatch.config", "slabwatch.control")
+HEAVY = ("aiohttp", "asyncio", "msgspec", "rich", "shtab", "slabwatch.config", "slabwatch.control")
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_shrink(ctl: Ctl, backstage: Backstage) -> None:
     assert "task_struct       76.00       8.00           68.00" in ran.out
     assert "1 cache had nothing to give back." in ran.out
     named = ctl("shrink", "dentry", "filp")
-    assert backstage.daemon.shrinker.asked == [[], ["dentry", "filp"]]
+    assert backstage.daemon.shrinker.asked == [(), ("dentry", "filp")]
     assert "inode_cache" in named.out, "what was asked for by name is shown, even if it gave nothing"
     assert ctl("--json", "shrink").json["caches"][0]["released_bytes"] == 68 * 1024 * 1024
 

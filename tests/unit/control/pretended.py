@@ -304,7 +304,7 @@ class Pretended:
     """A daemon's parts; ``services()`` is what the server gets."""
 
     config: Config = field(
-        default_factory=lambda: Config.model_validate({"storm": {"enabled": True}, "shrink": {"enabled": True}})
+        default_factory=lambda: Config.read({"storm": {"enabled": True}, "shrink": {"enabled": True}})
     )
     sampler: PretendedSampler = field(default_factory=PretendedSampler)
     storms: PretendedStorms = field(default_factory=PretendedStorms)

@@ -29,7 +29,7 @@ from slabwatch.control.access import (
 
 
 def _config(**sections: Any) -> Config:
-    return Config.model_validate(sections)
+    return Config.read(sections)
 
 
 def _local(uid: int, config: Config, *groups: int) -> Caller:

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from slabwatch.config import Config
 from slabwatch.control import commands
 from slabwatch.control.access import Peer
-from slabwatch.control.problems import CODES, bad_form
+from slabwatch.control.commands import parse_body
+from slabwatch.control.problems import CODES, Problem
 from slabwatch.control.schema import ShrinkRequest, StormRequest
 from slabwatch.errors import ConfigError, SlabwatchError, SourceDenied, SourceUnavailable, StormRejected
+from slabwatch.form import fields_of
 from tests.unit.control.conftest import Door
 from tests.unit.control.pretended import PretendedStorm, plan, record, until
 
@@ -151,13 +152,13 @@ async def test_a_viewer_may_change_nothing(
 
 @pytest.mark.asyncio
 async def test_a_named_operator_may(door: Door, viewer: Peer) -> None:
-    door.daemon.config = Config.model_validate({"control": {"operators": [str(viewer.uid)]}})
+    door.daemon.config = Config.read({"control": {"operators": [str(viewer.uid)]}})
     assert (await door.ask("POST", "/v1/reload", {}))[0] == 200
 
 
 @pytest.mark.asyncio
 async def test_a_right_for_one_command_is_for_that_one(door: Door, viewer: Peer, audit_log: Entries) -> None:
-    door.daemon.config = Config.model_validate(
+    door.daemon.config = Config.read(
         {"rights": {"storm": [f"user:{viewer.uid}"], "lock": ["user:1"]}, "control": {"operators": ["2"]}}
     )
     assert (await door.ask("GET", "/v1/status"))[1]["you"]["may"] == ["look", "storm"]
@@ -171,7 +172,7 @@ async def test_a_right_for_one_command_is_for_that_one(door: Door, viewer: Peer,
 
 @pytest.mark.asyncio
 async def test_who_started_a_storm_may_stop_it(door: Door, viewer: Peer) -> None:
-    door.daemon.config = Config.model_validate({"rights": {"storm": [f"user:{viewer.uid}"]}})
+    door.daemon.config = Config.read({"rights": {"storm": [f"user:{viewer.uid}"]}})
     running = door.daemon.storms.running = PretendedStorm("storm-1", plan(), requested_by=str(viewer.uid))
     assert (await door.ask("POST", "/v1/storms/storm-1/stop", {}))[0] == 202
     door.daemon.storms.running = PretendedStorm("storm-2", plan(), requested_by="root")
@@ -205,8 +206,8 @@ async def test_a_body_has_its_time(door: Door, audit_log: Entries, monkeypatch: 
         (b'{"cgroups": true}', 422, "bad_request", "cgroups"),
         (b'{"kind": "dance"}', 422, "bad_request", "kind"),
         (b'{"command": "rm"}', 422, "bad_request", "command: not a field of this request"),
-        (b'{"hold_seconds": NaN}', 422, "bad_request", "hold_seconds"),
-        (b'{"hold_seconds": 1e999}', 422, "bad_request", "hold_seconds"),
+        (b'{"hold_seconds": NaN}', 400, "bad_json", "invalid character"),
+        (b'{"hold_seconds": 1e999}', 400, "bad_json", "out of range"),
         (b'{"preset": "a\\u001bb"}', 422, "bad_request", "preset"),
         (b'{"on_disconnect": "explode"}', 422, "bad_request", "on_disconnect"),
         (b" " * 70_000, 413, "too_large", "64 KiB"),
@@ -232,15 +233,14 @@ async def test_bad_idempotency_keys(door: Door, key: str) -> None:
 @given(st.one_of(st.binary(max_size=200), st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from([*StormRequest.model_fields, "caches", "other"]), inner, max_size=4),
+        st.sampled_from([*fields_of(StormRequest), "caches", "other"]), inner, max_size=4),
     max_leaves=6,
 ).map(lambda value: json.dumps(value).encode())))  # fmt: skip
 @pytest.mark.parametrize("form", [StormRequest, ShrinkRequest])
 def test_any_bytes_are_a_request_or_a_problem(form: Any, body: bytes) -> None:
     try:
-        form.model_validate_json(body)
-    except ValidationError as error:
-        problem = bad_form(error)
+        parse_body(body, form)
+    except Problem as problem:
         assert problem.code in ("bad_json", "bad_request")
         json.loads(problem.response().text or "")
 
@@ -279,8 +279,8 @@ async def test_shrink(door: Door, audit_log: Entries) -> None:
     assert code == 200
     assert answer["caches"][0]["cache"] == "dentry"
     assert (await door.ask("POST", "/v1/shrink"))[0] == 200
-    assert door.daemon.shrinker.asked == [["dentry"], []]
-    assert audit_log[0]["caches"] == ["dentry"]
+    assert door.daemon.shrinker.asked == [("dentry",), ()]
+    assert audit_log[0]["caches"] == ("dentry",)
 
 
 @pytest.mark.asyncio

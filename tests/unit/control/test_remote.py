@@ -86,7 +86,7 @@ async def open_tls(open_door: Opened, pki: Pki) -> AsyncIterator[Open]:
 
 
 def _configure(door: Door, remote: Mapping[str, object], **sections: object) -> None:
-    door.daemon.config = Config.model_validate(
+    door.daemon.config = Config.read(
         {"storm": {"enabled": True}, "shrink": {"enabled": True}, "remote": remote, **sections}
     )
 
@@ -396,7 +396,7 @@ async def test_a_configuration_that_can_not_be_used_changes_nothing(
     before = tls.url
     (key,) = changes
     with pytest.raises(ConfigError, match=f"^remote.{key}: "):
-        await tls.apply(Config.model_validate({"remote": pki.remote(**changes)}).remote)
+        await tls.apply(Config.read({"remote": pki.remote(**changes)}).remote)
     assert tls.url == before
     async with _client(tls, pki, pki.viewer) as client:
         assert (await client.get("/v1/status"))["state"] == "READY"
@@ -410,11 +410,11 @@ async def test_it_is_closed_opened_and_moved(open_tls: Open, pki: Pki) -> None:
     async with ControlClient(first, pki.settings(pki.viewer)) as client:
         with pytest.raises(ControlError, match="nobody listens there"):
             await client.get("/v1/status")
-    await tls.apply(Config.model_validate({"remote": pki.remote()}).remote)
+    await tls.apply(Config.read({"remote": pki.remote()}).remote)
     async with _client(tls, pki, pki.viewer) as client:
         assert (await client.get("/v1/status"))["state"] == "READY"
     second = tls.url
-    await tls.apply(Config.model_validate({"remote": pki.remote(listen="127.0.0.2:0")}).remote)
+    await tls.apply(Config.read({"remote": pki.remote(listen="127.0.0.2:0")}).remote)
     assert tls.url.startswith("https://127.0.0.2:")
     assert tls.url != second
 
@@ -424,7 +424,7 @@ async def test_a_port_that_is_taken_is_named(open_tls: Open, pki: Pki) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"remote.listen: can not listen on {listen}: Address already in use"):
-            await tls.apply(Config.model_validate({"remote": pki.remote(listen=listen)}).remote)
+            await tls.apply(Config.read({"remote": pki.remote(listen=listen)}).remote)
 
 
 async def test_a_daemon_that_the_client_can_not_trust(open_tls: Open, pki: Pki) -> None:

@@ -136,7 +136,7 @@ async def test_a_viewer_may_follow_but_hold_no_lease(door: Door, viewer: Peer, a
 async def test_a_lease_is_for_who_may_stop_the_storm(
     door: Door, viewer: Peer, rights: dict[str, list[str]], requested_by: str, status: int
 ) -> None:
-    door.daemon.config = Config.model_validate({"rights": rights})
+    door.daemon.config = Config.read({"rights": rights})
     storm = _running(door, on_disconnect="stop")
     storm.requested_by = requested_by
     await storm.enter("load", 0.0)

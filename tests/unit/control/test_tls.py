@@ -32,7 +32,7 @@ def server(authority: Authority) -> tuple[Path, Path]:
 def _remote(authority: Authority, server: tuple[Path, Path], **changes: object) -> Remote:
     files = {"cert": str(server[0]), "key": str(server[1]), "client_ca": str(authority.certificate)}
     values = {"listen": "127.0.0.1:0", **files, **{key: str(value) for key, value in changes.items()}}
-    return Config.model_validate({"remote": values}).remote
+    return Config.read({"remote": values}).remote
 
 
 def _refusal(remote: Remote) -> str:

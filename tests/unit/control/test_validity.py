@@ -28,7 +28,7 @@ def server(authority: Authority) -> Pair:
 
 def _remote(authority: Authority, server: Pair, **changes: str) -> Remote:
     files = {"cert": str(server[0]), "key": str(server[1]), "client_ca": str(authority.certificate)}
-    return Remote.model_validate({"listen": "127.0.0.1:0", **files, **changes})
+    return Remote.read({"listen": "127.0.0.1:0", **files, **changes})
 
 
 def test_what_holds_is_not_named(authority: Authority, server: Pair) -> None:

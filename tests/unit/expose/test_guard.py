@@ -143,7 +143,7 @@ async def test_the_loop_goes_on_while_a_password_is_checked() -> None:
 
 def test_a_bucket_of_requests() -> None:
     now = 100.0
-    bucket = Bucket(RateLimit.model_validate({"interval": "500ms", "burst": 3}), lambda: now)
+    bucket = Bucket(RateLimit.read({"interval": "500ms", "burst": 3}), lambda: now)
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
     now += 0.49
     assert not bucket.take()

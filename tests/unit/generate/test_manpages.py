@@ -16,6 +16,7 @@ from slabwatch.cli.exit_codes import MEANINGS
 from slabwatch.cli.parser import make_parser as make_ctl_parser
 from slabwatch.cli.slabwatch import make_parser as make_daemon_parser
 from slabwatch.config import Config
+from slabwatch.form import fields_of, form_of
 from tests.generate import manpages
 from tests.generate.arguments import options, verbs
 from tests.generate.roff import Page, escape
@@ -82,10 +83,11 @@ def test_verbs_that_hold_verbs_come_as_those() -> None:
 def test_every_key_of_the_configuration_is_there(tmp_path: Path) -> None:
     need(shutil.which("mandoc") is not None, "mandoc")
     text = shown(PAGES["slabwatch.toml.5"], tmp_path)
-    for section, field in Config.model_fields.items():
+    for section, field in fields_of(Config).items():
         assert f"[{section}]" in text
-        assert isinstance(field.annotation, type)
-        for key, inner in field.annotation.model_fields.items():
+        form = form_of(field.annotation)
+        assert form
+        for key, inner in fields_of(form).items():
             assert f" {key} = " in text
             assert inner.description
             assert " ".join(inner.description.replace("`", "").split())[:40] in " ".join(text.split())

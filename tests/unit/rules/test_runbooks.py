@@ -15,6 +15,7 @@ from deploy.prometheus.rules.written import alerts, records
 from slabwatch.cli.parser import parse
 from slabwatch.config import Config
 from slabwatch.expose.metrics import METRICS
+from slabwatch.form import fields_of, form_of
 from tests.unit.rules.promtool import FOLDER
 
 FOLDER_OF_RUNBOOKS = FOLDER.parents[1] / "docs" / "runbooks"
@@ -79,5 +80,6 @@ def test_what_is_named_exists(page: Path) -> None:
             assert text in known, text
         key = re.fullmatch(r"([a-z]+)\.([a-z_]+)(?: = \w+)?", text)
         if key:
-            section = Config.model_fields[key[1]].annotation
-            assert key[2] in section.model_fields, text  # type: ignore[union-attr]
+            section = form_of(fields_of(Config)[key[1]].annotation)
+            assert section, text
+            assert key[2] in fields_of(section), text

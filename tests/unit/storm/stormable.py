@@ -49,5 +49,5 @@ def v1_host(directory: Path, more: Mapping[str, Content] | None = None) -> Kerne
 
 def planned(**wishes: object) -> Plan:
     """A plan within the default caps, shrink allowed."""
-    config = Config.model_validate({"shrink": {"enabled": True}})
+    config = Config.read({"shrink": {"enabled": True}})
     return make_plan(wishes, caps_of(config))

@@ -17,7 +17,7 @@ from tests.unit.storm.stormable import live, v1_host, v2_host
 
 __all__ = ["live"]
 
-ALLOWED = Config.model_validate({"storm": {"enabled": True, "parent": "/storms"}, "shrink": {"enabled": True}})
+ALLOWED = Config.read({"storm": {"enabled": True, "parent": "/storms"}, "shrink": {"enabled": True}})
 Findings = dict[str, tuple[str, str, str]]
 
 
@@ -36,7 +36,7 @@ def found(root: KernelRoot, config: Config = ALLOWED) -> Findings:
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("host", HOSTS)
 def test_every_question_has_an_answer_on_every_recorded_host(host: str, state: str) -> None:
-    findings = found(KernelRoot(str(host_root(host, state))), Config.model_validate({"storm": {"enabled": True}}))
+    findings = found(KernelRoot(str(host_root(host, state))), Config.read({"storm": {"enabled": True}}))
     assert list(findings) == [
         "slabinfo",
         "memory cgroups",
@@ -89,7 +89,7 @@ def test_all_is_well(tmp_path: Path, make: Any) -> None:
 
 @pytest.mark.usefixtures("live")
 def test_all_is_possible_and_nothing_is_allowed(tmp_path: Path) -> None:
-    findings = found(v2_host(tmp_path), Config.model_validate({"storm": {"parent": "/storms"}}))
+    findings = found(v2_host(tmp_path), Config.read({"storm": {"parent": "/storms"}}))
     assert findings["storm"] == ("info", "off", "set storm.enabled = true to allow it")
     assert findings["shrink"] == ("info", "possible, but off", "set shrink.enabled = true to allow it")
     assert findings["storm smoke"][0] == findings["storm full"][0] == "ok"
@@ -99,7 +99,7 @@ def test_all_is_possible_and_nothing_is_allowed(tmp_path: Path) -> None:
 def test_a_shrink_that_is_neither_possible_nor_allowed_does_not_stop_a_storm(tmp_path: Path) -> None:
     root = v2_host(tmp_path)
     Path(root.path("/sys/kernel/slab/dentry/shrink")).unlink()
-    without = Config.model_validate({"storm": {"enabled": True, "parent": "/storms"}})
+    without = Config.read({"storm": {"enabled": True, "parent": "/storms"}})
     assert found(root, without)["storm smoke"][0] == "ok"
     state, text, _ = found(root)["storm smoke"]
     assert (state, "can not shrink" in text) == ("warn", True)
@@ -107,7 +107,7 @@ def test_a_shrink_that_is_neither_possible_nor_allowed_does_not_stop_a_storm(tmp
 
 @pytest.mark.usefixtures("live")
 def test_caps_that_a_preset_does_not_fit(tmp_path: Path) -> None:
-    config = Config.model_validate({"storm": {"enabled": True, "parent": "/storms", "max_cgroups": 500}})
+    config = Config.read({"storm": {"enabled": True, "parent": "/storms", "max_cgroups": 500}})
     findings = found(v2_host(tmp_path), config)
     assert findings["storm smoke"][0] == "ok"
     assert findings["storm full"][:2] == (

@@ -52,7 +52,7 @@ async def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
     """On a host where storms are possible."""
     monkeypatch.setattr(module, "StormRun", PretendedRun)
     state = {"directory": str(tmp_path / "state")}
-    config = Config.model_validate({"storm": {"enabled": True, "parent": "/storms"}, "state": state})
+    config = Config.read({"storm": {"enabled": True, "parent": "/storms"}, "state": state})
     made = StormRegistry(v2_host(tmp_path / "root"), lambda: config, _never, _never, OwnMetrics())
     await made.recover()
     yield made

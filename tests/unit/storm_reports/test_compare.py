@@ -220,14 +220,17 @@ def test_a_record_from_a_file(record: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "Invalid JSON"),
-        (b"[]", "should be an object"),
-        (b"{}", "format: Field required"),
-        (json.dumps(changed(made_record(), format=2)).encode(), "format: Input should be less than or equal to 1"),
-        (json.dumps(changed(made_record(), host__cpus=0)).encode(), "host.cpus: "),
-        (json.dumps(changed(made_record(), caches=[{}])).encode(), "caches.0.cache: Field required"),
-        (json.dumps(changed(made_record(), seconds=float("nan"))).encode(), "seconds: "),
-        (json.dumps(changed(made_record(), verdict=None)).encode(), "verdict: "),
+        (b"", "truncated"),
+        (b"[]", "Expected `object`"),
+        (b"{}", "missing required field `format`"),
+        (json.dumps(changed(made_record(), format=2)).encode(), r"Expected `int` <= 1 - at `\$.format`"),
+        (json.dumps(changed(made_record(), host__cpus=0)).encode(), "host.cpus"),
+        (
+            json.dumps(changed(made_record(), caches=[{}])).encode(),
+            r"field `cache` - at `\$.caches\[0\]`",
+        ),
+        (json.dumps(changed(made_record(), seconds=float("nan"))).encode(), "malformed"),
+        (json.dumps(changed(made_record(), verdict=None)).encode(), "verdict"),
     ],
 )
 def test_a_file_that_is_no_record(data: bytes, said: str) -> None:

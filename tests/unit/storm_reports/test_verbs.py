@@ -101,7 +101,8 @@ def test_what_a_files_text_does_to_the_terminal(file: Path, ctl: Ctl) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(None, "No such file"), ("{}", "not a storm's record: format: "), ("<", "Invalid JSON")]
+    ("content", "said"),
+    [(None, "No such file"), ("{}", "not a storm's record: Object missing"), ("<", "JSON is malformed")],
 )
 @pytest.mark.parametrize("verb", ["report", "compare"])
 def test_files_that_can_not_be_used(ctl: Ctl, tmp_path: Path, verb: str, content: str | None, said: str) -> None:

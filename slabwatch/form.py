@@ -1,0 +1,210 @@
+"""Forms: what values from outside must look like, declared once as a class, and all that is wrong with them at once.
+
+A field's type, with msgspec's ``Meta`` for bounds and a description, is its declaration; msgspec judges each value.
+The same forms as classes of pydantic take five times the memory: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import msgspec
+
+# What msgspec puts behind a message about a part of a value: " - at `$[3]`", " - at `key` in `$`".
+_PART = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """In a field's annotation: ``make`` gets the value as it came, and gives what is then held against the type.
+
+    Raises ValueError with the text that the user is to read.
+    """
+
+    make: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """In a field's annotation: ``make`` gets the value once its type is right, and gives the field's. Raises
+    ValueError, as ``First`` does."""
+
+    make: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong. ``where``: the keys and indices that lead to it; ``given``: what stands there.
+
+    ``unknown_in``: the form that has no such key, where that is what is wrong.
+    """
+
+    where: tuple[str, ...]
+    what: str
+    given: object
+    unknown_in: type[Form] | None = None
+
+    @property
+    def key(self) -> str:
+        """``where`` as users write it: "section.key"."""
+        return ".".join(self.where)
+
+    @property
+    def expected(self) -> str:
+        """``what`` without the kind of value that was found: for those who show the value itself."""
+        return self.what.partition(", got `")[0]
+
+
+class BadForm(ValueError):
+    """Values that do not have a form. ``faults``: one or more, in the order of the values."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__("; ".join(f"{fault.key}: {fault.what}" if fault.where else fault.what for fault in faults))
+        self.faults = tuple(faults)
+
+
+class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all forms. What the program itself makes by ``Form(field=...)`` is not checked.
+
+    A form whose fields depend on each other looks at them in ``__post_init__``, and raises ValueError.
+    """
+
+    @classmethod
+    def read(cls, values: object, *, texts: bool = False) -> Self:
+        """The form that holds these values: mappings, sequences, texts, numbers. Raises BadForm.
+
+        ``texts``: numbers and booleans may be written as texts.
+        """
+        faults: list[Fault] = []
+        made = _form(values, cls, (), faults, not texts)
+        if faults:
+            raise BadForm(faults)
+        return typing.cast(Self, made)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field as documentation shows it. ``bounds``: the lowest and the highest number; ``choices``: all texts."""
+
+    name: str
+    annotation: Any
+    required: bool
+    default: Any
+    description: str
+    bounds: tuple[float, float] | None
+    choices: tuple[str, ...]
+
+
+def fields_of(form: type[Form]) -> Mapping[str, Field]:
+    """All fields by name, in the order of their declaration."""
+    return {field.name: _field(field) for field in msgspec.structs.fields(form)}
+
+
+def form_of(annotation: Any) -> type[Form] | None:
+    """The form that values of this type have themselves, if they have one."""
+    bare = _bare(annotation)
+    return bare if isinstance(bare, type) and issubclass(bare, Form) else None
+
+
+def _field(field: msgspec.structs.FieldInfo) -> Field:
+    metas = [part for part in _beside(field.type) if isinstance(part, msgspec.Meta)]
+    return Field(
+        name=field.name,
+        annotation=field.type,
+        required=field.required,
+        default=field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory(),
+        description=next((meta.description for meta in metas if meta.description), ""),
+        bounds=next(((meta.ge, meta.le) for meta in metas if meta.ge is not None and meta.le is not None), None),
+        choices=_choices(field.type),
+    )
+
+
+def _form(values: object, form: type[Form], where: tuple[str, ...], faults: list[Fault], strict: bool) -> Form | None:
+    """The form; None when there is a fault."""
+    if not isinstance(values, Mapping):
+        faults.append(Fault(where, "Expected keys with values", values))
+        return None
+    fields = {field.name: field for field in msgspec.structs.fields(form)}
+    before, made = len(faults), {}
+    for key, value in values.items():
+        if key in fields:
+            made[key] = _value(value, fields[key].type, (*where, str(key)), faults, strict)
+        else:
+            faults.append(Fault((*where, str(key)), "unknown key", value, unknown_in=form))
+    missing = [name for name, field in fields.items() if field.required and name not in values]
+    faults += [Fault((*where, name), "is missing", None) for name in missing]
+    if len(faults) > before:
+        return None
+    try:
+        return form(**made)
+    except ValueError as error:
+        faults.append(Fault(where, str(error), values))
+        return None
+
+
+def _value(value: Any, annotation: Any, where: tuple[str, ...], faults: list[Fault], strict: bool) -> Any:
+    try:
+        for hook in _beside(annotation):
+            if isinstance(hook, First):
+                value = hook.make(value)
+        if form := form_of(annotation):
+            return _form(value, form, where, faults, strict)
+        if (forms := _forms_by_name(annotation)) and isinstance(value, Mapping):
+            name_type, form = forms
+            return {
+                _value(name, name_type, (*where, str(name)), faults, strict):
+                _form(values, form, (*where, str(name)), faults, strict)
+                for name, values in value.items()
+            }  # fmt: skip
+        made = msgspec.convert(value, annotation, strict=strict)
+        for hook in _beside(annotation):
+            if isinstance(hook, Then):
+                made = hook.make(made)
+        return made
+    except msgspec.ValidationError as error:
+        faults.append(_refused(str(error), value, annotation, where))
+    except ValueError as error:
+        faults.append(Fault(where, str(error), value))
+    return None
+
+
+def _refused(message: str, value: Any, annotation: Any, where: tuple[str, ...]) -> Fault:
+    """msgspec's message as a fault. The place in the value becomes part of ``where``, as far as it can be followed."""
+    part = _PART.search(message)
+    for index in re.findall(r"\[(\d+)\]", part["path"]) if part else ():
+        if isinstance(value, (list, tuple)):
+            value, where = value[int(index)], (*where, index)
+    message = _PART.sub("", message)
+    if message.startswith("Invalid enum value"):
+        message = f"Expected one of {', '.join(_choices(annotation))}"
+    return Fault(where, message, value)
+
+
+def _forms_by_name(annotation: Any) -> tuple[Any, type[Form]] | None:
+    """The types of the names and of the values, where those are forms."""
+    bare = _bare(annotation)
+    if typing.get_origin(bare) is not dict:
+        return None
+    name, values = typing.get_args(bare)
+    form = form_of(values)
+    return (name, form) if form else None
+
+
+def _beside(annotation: Any) -> tuple[Any, ...]:
+    """What an annotation says besides the type."""
+    return getattr(annotation, "__metadata__", ())
+
+
+def _bare(annotation: Any) -> Any:
+    return annotation.__origin__ if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    bare = _bare(annotation)
+    if typing.get_origin(bare) is typing.Literal:
+        return tuple(choice for choice in typing.get_args(bare) if isinstance(choice, str))
+    return tuple(choice for part in typing.get_args(bare) for choice in _choices(part))
