@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip as gzip_format
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,13 +14,19 @@ from slabwatch.expose.render import KernelPage
 from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import Sample
 
+try:
+    from isal import isal_zlib as zlib
+except ImportError:  # there is none for every machine
+    import zlib  # type: ignore[no-redef]
+
 _OPENMETRICS = "application/openmetrics-text"
 # All names here are plain ones, which "underscores" leaves as they are.
 _OPENMETRICS_1_0_0 = f"{_OPENMETRICS}; version=1.0.0; charset=utf-8; escaping=underscores"
 _TEXT_1_0_0 = f"{CONTENT_TYPE_PLAIN_1_0_0}; escaping=underscores"
 
-# A page of 116 kB: 0.24 ms and 14.4 kB; level 4 takes twice the time for 13.0 kB, level 6 four times for 12.7 kB.
-_GZIP_LEVEL = 2
+# Prometheus always asks for a compressed page: docs/benchmarks.md has what each way takes.
+_GZIP_LEVEL = 1
+_GZIP_FORM = 31  # zlib.h, deflateInit2(): the largest window, and gzip's head and tail
 _STALE_INTERVALS = 3
 _STALE_SECONDS_AT_LEAST = 30.0
 
@@ -105,7 +110,7 @@ def _ended(body: bytes, openmetrics: bool) -> bytes:
 
 
 def _compress(body: bytes) -> bytes:
-    return gzip_format.compress(body, _GZIP_LEVEL, mtime=0)
+    return zlib.compress(body, _GZIP_LEVEL, _GZIP_FORM)
 
 
 @lru_cache(maxsize=16)  # a scraper asks the same each time

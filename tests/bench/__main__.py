@@ -17,6 +17,7 @@ from tests.bench.measure import MEMORY, Row
 TARGET = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 PARTS: tuple[tuple[str, Callable[[], Iterator[Row]]], ...] = (
     ("Polls and scrapes", watching.scrapes),
+    ("Compression", watching.compression),
     ("Cgroups", watching.many_cgroups),
     ("The event loop", watching.loops),
     ("Memory", watching.memory_over_polls),

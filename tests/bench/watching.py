@@ -8,10 +8,12 @@ import os
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from slabwatch.config import Cgroups, Config
+from slabwatch.expose.page import _compress
 from slabwatch.host.root import KernelRoot
 from slabwatch.watch.collect import Collectors
 from tests.bench import servers
@@ -49,6 +51,23 @@ def scrapes() -> Iterator[Row]:
                     yield _beside(what, aim, ours, functools.partial(peers, each, gzip))
         memory = _mib(_resident_watching())
         yield Row("resident MiB, slabinfo and meminfo only", memory, f"node_exporter {_mib(resident_bytes(peer.pid))}")
+
+
+def compression() -> Iterator[Row]:
+    """A page of this host as a scraper gets it, against zlib at the level that node_exporter's library has."""
+    command = [sys.executable, "-m", "slabwatch.cli.slabwatch", "--once"]
+    page = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    ours, theirs = (median_ms(functools.partial(compress, page), 99) for compress in (_compress, _zlib))
+    yield Row(
+        f"a page of {len(page) / 1000:.0f} kB compressed: CPU ms",
+        f"{ours:.3f} ({len(_compress(page)) / 1000:.1f} kB)",
+        f"zlib, level 6 {theirs:.3f} ({len(_zlib(page)) / 1000:.1f} kB)",
+        ours / theirs,
+    )
+
+
+def _zlib(page: bytes) -> bytes:
+    return zlib.compress(page, 6, 31)
 
 
 def _beside(what: str, aim: float | None, ours: Callable[[], float], theirs: Callable[[], float]) -> Row:
