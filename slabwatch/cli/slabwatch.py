@@ -176,6 +176,8 @@ def _serve(path: Path | None, config: Config, root: str) -> int:
     # aiohttp makes a TLS context for its client when it is imported, with all of the system's authorities in it: 2 MB
     # in a process that never is a client. What the daemon's own listeners trust is named by the configuration.
     os.environ["SSL_CERT_FILE"] = os.devnull
+    # The compiled form of this small class is the only thing here that loads libstdc++: 1.1 MB for a few short lists.
+    os.environ["FROZENLIST_NO_EXTENSIONS"] = "1"
     from slabwatch.daemon import Daemon
     from slabwatch.host.root import KernelRoot
 
