@@ -13,7 +13,7 @@ from typing import Any
 import slabwatch
 from slabwatch.errors import StormAborted
 from slabwatch.storm import lifecycle
-from slabwatch.storm.engine import Setup
+from slabwatch.storm.setup import Setup
 
 _PACKAGE_PARENT = str(Path(slabwatch.__file__).resolve().parent.parent)
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from slabwatch.storm.engine import main; main()"

@@ -22,7 +22,7 @@ from slabwatch.host.shrink import can_shrink
 from slabwatch.kernel.cgroup_stat import parse_cgroup_stat
 from slabwatch.storm import place
 from slabwatch.storm.plan import Plan
-from slabwatch.storm.pressure import STORM_BYTES
+from slabwatch.storm.setup import PRESSURE_BYTES
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -104,7 +104,7 @@ def examine(
     if keeps_caches_per_cgroup(root, hierarchy):
         per_cgroup += RESIDUE_BYTES
     # When memory is used up on purpose, the tasks have gone.
-    used = max(plan.live_tasks * TASK_BYTES[plan.kind], STORM_BYTES if plan.pressure else 0)
+    used = max(plan.live_tasks * TASK_BYTES[plan.kind], PRESSURE_BYTES if plan.pressure else 0)
     memory = plan.cgroups * per_cgroup + used
     floor = max(pressure_floor_ratio, min_available_ratio + PRESSURE_MARGIN_RATIO)
     floor_bytes = int(floor * (_meminfo(root, "MemTotal") or 0))
@@ -316,10 +316,10 @@ def _pressure(
         return
     name = "pressure"
     text = (
-        f"{STORM_BYTES // MIB} MiB will be used up in the storm's own cgroup, until the OOM killer ends that process "
-        "(one line in the kernel's log, one more oom_kill)"
+        f"{PRESSURE_BYTES // MIB} MiB will be used up in the storm's own cgroup, until the OOM killer ends that "
+        "process (one line in the kernel's log, one more oom_kill)"
     )
-    yield Check(name, True, "", text, STORM_BYTES)
+    yield Check(name, True, "", text, PRESSURE_BYTES)
     if not plan.pressure_host:
         return
     available = _meminfo(root, "MemAvailable") or 0

@@ -24,9 +24,9 @@ from typing import Any
 
 from slabwatch.storm import lifecycle, limits, spawn
 from slabwatch.storm.oom import event, oom_kills
+from slabwatch.storm.setup import PRESSURE_BYTES
 
 MIB = 1024 * 1024
-STORM_BYTES = 64 * MIB  # beyond what the storm's cgroups hold already
 SECONDS = 20.0
 HOLD_SECONDS = 2.0  # with all of it in use, for what the kernel does in the background
 _CHUNKS = 64  # the memory comes in about so many parts, each at least:
@@ -74,8 +74,8 @@ def press(
     limit_file, usage_file, swap_file = _FILES[version]
     with contextlib.suppress(OSError):  # a kernel without swap has no such file
         limits.write(os.path.join(group, swap_file), "0")
-    most = STORM_BYTES if floor_bytes is None else max(0, available_bytes() - floor_bytes)
-    limit = _number(os.path.join(root, usage_file)) + most + (0 if floor_bytes is None else STORM_BYTES)
+    most = PRESSURE_BYTES if floor_bytes is None else max(0, available_bytes() - floor_bytes)
+    limit = _number(os.path.join(root, usage_file)) + most + (0 if floor_bytes is None else PRESSURE_BYTES)
     limits.write(os.path.join(root, limit_file), str(limit))
     hits, kills = _limit_hits(root, version), oom_kills([group], version)
     started = time.monotonic()

@@ -18,7 +18,6 @@ from slabwatch.errors import SlabwatchError, StormAborted
 from slabwatch.kernel.vmstat import reclaim_counts
 from slabwatch.storm import lifecycle
 from slabwatch.storm.charges import read_charges
-from slabwatch.storm.engine import DRAIN_SECONDS, REMOVE_SECONDS, Setup
 from slabwatch.storm.engine_process import EngineProcess
 from slabwatch.storm.events import EventLog
 from slabwatch.storm.explain import explain
@@ -27,6 +26,7 @@ from slabwatch.storm.measured import Measured
 from slabwatch.storm.plan import Plan
 from slabwatch.storm.preflight import Forecast, pids_limit, workers_of
 from slabwatch.storm.record import FORMAT
+from slabwatch.storm.setup import DRAIN_SECONDS, REMOVE_SECONDS, Setup
 from slabwatch.storm.surroundings import Surroundings
 from slabwatch.storm.verdict import Host, judge, judge_caches
 

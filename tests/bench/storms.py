@@ -14,9 +14,9 @@ from pathlib import Path
 from slabwatch.host.hierarchy import find_memory_hierarchy
 from slabwatch.host.root import KernelRoot
 from slabwatch.storm import preflight
-from slabwatch.storm.engine import Setup
 from slabwatch.storm.engine_process import EngineProcess
 from slabwatch.storm.plan import Caps, make_plan
+from slabwatch.storm.setup import Setup
 from tests.bench import servers
 from tests.bench.measure import MEMORY, Row, Scraper
 

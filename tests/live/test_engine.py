@@ -15,8 +15,8 @@ import pytest
 
 from slabwatch.errors import StormAborted
 from slabwatch.storm import lifecycle
-from slabwatch.storm.engine import Setup
 from slabwatch.storm.engine_process import EngineProcess
+from slabwatch.storm.setup import Setup
 from tests.live.kernel import (
     alive,
     cgroups_below,

@@ -22,6 +22,7 @@ ENGINE_MODULES = (
     "storm/lifecycle.py",
     "storm/limits.py",
     "storm/oom.py",
+    "storm/setup.py",
     "storm/pressure.py",
     "storm/__init__.py",
 )

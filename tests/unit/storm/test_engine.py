@@ -14,7 +14,7 @@ import pytest
 # As much to say as fits once: the second time, a writer that waits is caught.
 _BUSY = """
 import sys
-from slabwatch.storm import engine
+from slabwatch.storm import engine, setup
 
 class Busy:
     load = drain = remove_first = None
@@ -30,7 +30,7 @@ class Busy:
         print("removed", file=sys.stderr)
 
 engine.Engine = Busy
-sys.exit(engine.serve(engine.Setup(storm_id="s", parent="/", home="/", version=2, cgroups=1, tasks=1, kind="light",
+sys.exit(engine.serve(setup.Setup(storm_id="s", parent="/", home="/", version=2, cgroups=1, tasks=1, kind="light",
     workers=1, live_tasks=1, at_once=1, shell="", limit_bytes=0, limit_pids=0, ttl_seconds=0.3)))
 """
 
