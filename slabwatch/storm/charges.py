@@ -6,7 +6,6 @@ v1: memory.kmem.usage_in_bytes of each; v2: kernel memory of memory.stat. Blocki
 from __future__ import annotations
 
 import os
-import statistics
 from typing import Any
 
 from slabwatch.errors import KernelParseError, SourceUnavailable
@@ -34,9 +33,15 @@ def read_charges(root: KernelRoot, storm_root: str, version: int) -> dict[str, A
         "cgroups": len(charges),
         "charged": sum(charge > 0 for charge in charges),
         "total_bytes": sum(charges),
-        "median_bytes": int(statistics.median(charges)) if charges else None,
+        "median_bytes": _median(charges) if charges else None,
         "max_bytes": max(charges, default=None),
     }
+
+
+def _median(charges: list[int]) -> int:
+    """By hand: ``statistics`` and what it imports would be in every daemon, for one line of a storm's record."""
+    ordered = sorted(charges)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) // 2
 
 
 def _read(root: KernelRoot, path: str, version: int) -> int | None:
