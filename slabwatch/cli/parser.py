@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from slabwatch import __version__
-from slabwatch.cli.exit_codes import MEANINGS, Exit
+from slabwatch.cli.exit_codes import MEANINGS
+from slabwatch.cli.usage import Parser
 from slabwatch.storm.plan import KIND_TEXT, KINDS, PRESETS
 
 CACHE_SORTS = ("size", "growth", "active", "unexplained")
@@ -41,14 +41,6 @@ _WHICH = "id of a storm, last, last-1 and so on, or the path of a record's JSON 
 _EPILOG = "exit codes (of many hosts, the highest):\n" + "\n".join(
     f"  {code.value:<3}  {meaning}" for code, meaning in MEANINGS.items()
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with this program's exit code for wrong usage (argparse's own 2 means "refused" here)."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(Exit.USAGE, f"{self.prog}: {message}\n{self.prog}: try {self.prog} --help\n")
 
 
 def make_parser() -> argparse.ArgumentParser:

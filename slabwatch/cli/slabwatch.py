@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from slabwatch import __version__, logs
 from slabwatch.cli.ending import ended
 from slabwatch.cli.exit_codes import Exit
-from slabwatch.cli.parser import Parser
+from slabwatch.cli.usage import Parser
 from slabwatch.errors import ConfigError
 
 if TYPE_CHECKING:
