@@ -1,24 +1,33 @@
 """What the daemon knows about itself and its storms. A value that was never set has no series.
 
 Rendered here as the kernel's families are, because prometheus_client's generic renderer took a tenth of a scrape's
-time for these few lines; what the process itself uses is counted by its ProcessCollector.
+time for these few lines, and its ProcessCollector a twentieth; names and texts of process_* are the latter's.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
-
-from prometheus_client import Metric, ProcessCollector
 
 from slabwatch import __version__
 from slabwatch.expose import metrics
 from slabwatch.expose.metrics import OWN_METRICS, STORM_OUTCOMES, STORM_PHASES, VERDICT_CLASSES
 from slabwatch.expose.render import escape
+from slabwatch.host.own_process import OwnProcess, Usage
 
 _METRICS = {metric.name: metric for metric in OWN_METRICS}
+_PROCESS: tuple[tuple[str, str, str, Callable[[Usage], float | None]], ...] = (
+    ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", lambda usage: usage.virtual_bytes),
+    ("resident_memory_bytes", "gauge", "Resident memory size in bytes.", lambda usage: usage.resident_bytes),
+    ("start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.",
+     lambda usage: usage.start_seconds),
+    ("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.",
+     lambda usage: usage.cpu_seconds),
+    ("open_fds", "gauge", "Number of open file descriptors.", lambda usage: usage.descriptors),
+    ("max_fds", "gauge", "Maximum number of open file descriptors.", lambda usage: usage.most_descriptors),
+)  # fmt: skip
 
 
 class OwnMetrics:
@@ -31,7 +40,7 @@ class OwnMetrics:
         # For OpenMetrics and not: each family's text, in their order, and those whose values have changed since.
         self._texts = {openmetrics: dict.fromkeys(_METRICS, "") for openmetrics in (False, True)}
         self._stale: dict[bool, set[str]] = {openmetrics: set() for openmetrics in (False, True)}
-        self._process = ProcessCollector(registry=None)
+        self._process = OwnProcess()
         self._set("build_info", 1, __version__, platform.python_version())
         self._set("config_last_reload_successful", 1)
         for counter in ("polls_total", "poll_overruns_total", "storm_tasks_started_total", "storm_tasks_failed_total"):
@@ -118,8 +127,9 @@ class OwnMetrics:
 
     def render(self, openmetrics: bool) -> bytes:
         """All of it in the text format or in OpenMetrics, without the latter's ``# EOF``."""
-        process = [_process_text(family, openmetrics) for family in self._process.collect()]
-        return "".join([*self._current(openmetrics).values(), *process]).encode()
+        return "".join(
+            [*self._current(openmetrics).values(), _process_text(self._process.read(), openmetrics)]
+        ).encode()
 
     def render_facts(self) -> bytes:
         """build_info and kernel_info alone, in the text format: what is true of a single sample too."""
@@ -168,10 +178,17 @@ def _family_text(metric: metrics.Metric, values: Mapping[tuple[str, ...], float]
     return "".join(lines)
 
 
-def _process_text(family: Metric, openmetrics: bool) -> str:
-    name = family.name if openmetrics or family.type != "counter" else f"{family.name}_total"
-    lines = [f"{sample.name} {float(sample.value)!r}\n" for sample in family.samples]
-    return "".join([f"# HELP {name} {family.documentation}\n# TYPE {name} {family.type}\n", *lines])
+def _process_text(usage: Usage | None, openmetrics: bool) -> str:
+    if usage is None:
+        return ""
+    lines = []
+    for name, kind, text, figure in _PROCESS:
+        value = figure(usage)
+        if value is not None:
+            family = name.removesuffix("_total") if openmetrics else name
+            lines.append(f"# HELP process_{family} {text}\n# TYPE process_{family} {kind}\n")
+            lines.append(f"process_{name} {float(value)!r}\n")
+    return "".join(lines)
 
 
 def _end_of(record: Mapping[str, Any]) -> float | None:

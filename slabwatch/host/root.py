@@ -21,6 +21,7 @@ from slabwatch.kernel.loadavg import LoadAvg, parse_loadavg
 from slabwatch.kernel.meminfo import MemInfo, parse_meminfo
 from slabwatch.kernel.mountinfo import MountInfo, parse_mountinfo
 from slabwatch.kernel.pid_cgroup import PidCgroup, parse_pid_cgroup
+from slabwatch.kernel.pid_stat import PidStat, parse_pid_stat
 from slabwatch.kernel.pressure import Pressure, parse_pressure
 from slabwatch.kernel.slabinfo import SlabInfo, parse_slabinfo
 from slabwatch.kernel.stat import Stat, parse_stat
@@ -110,6 +111,10 @@ class KernelRoot:
     def read_own_cgroup(self) -> PidCgroup:
         """/proc/self/cgroup."""
         return parse_pid_cgroup(self.read("/proc/self/cgroup"))
+
+    def read_own_stat(self) -> PidStat:
+        """/proc/self/stat."""
+        return parse_pid_stat(self.read("/proc/self/stat"))
 
     def read_cmdline(self) -> dict[str, tuple[str, ...]]:
         """/proc/cmdline: the kernel's parameters."""

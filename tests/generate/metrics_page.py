@@ -92,7 +92,7 @@ _MEMINFO = f"""
 Every key, known or not, becomes `{PREFIX}meminfo_<key>_bytes`, in snake case and in bytes: `{{slab}}`,
 `{{sunreclaim}}`, `{{active_anon}}`. Counts have no unit: `{{hugepages}}`. Absent when the kernel has no such key.
 
-`process_*` are those of Prometheus' client library, about slabwatch's own process.
+`process_*` are about slabwatch's own process, as Prometheus' client libraries have them.
 
 ## What they mean
 

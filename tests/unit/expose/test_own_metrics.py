@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import platform
+import resource
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import ProcessCollector
 
 from slabwatch import __version__
 from slabwatch.expose.metrics import OWN_METRICS, STORM_PHASES
 from slabwatch.expose.own import OwnMetrics
+from slabwatch.host.own_process import OwnProcess
 
 RECORD: dict[str, Any] = {
     "outcome": "completed",
@@ -89,6 +92,26 @@ def test_types_and_help_come_from_the_table(families: Any, openmetrics: bool) ->
     assert "# EOF" not in page
     assert "process_cpu_seconds_total" in page
     assert families(page.encode(), openmetrics)
+
+
+@pytest.mark.parametrize("openmetrics", [False, True])
+def test_the_process_is_shown_as_prometheus_client_shows_it(families: Any, openmetrics: bool) -> None:
+    ours = [family for family in families(OwnMetrics().render(openmetrics), openmetrics) if "process_" in family.name]
+    for mine, theirs in zip(ours, ProcessCollector(registry=None).collect(), strict=True):
+        assert (mine.name, mine.type, mine.documentation) == (theirs.name, theirs.type, theirs.documentation)
+        (sample,), (expected,) = mine.samples, theirs.samples
+        assert (sample.name, sample.labels) == (expected.name, expected.labels)
+        assert sample.value == pytest.approx(expected.value, rel=0.05, abs=1)
+
+
+def test_what_the_process_does_not_know_of_itself_has_no_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = OwnMetrics()
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert b"process_open_fds " in own.render(False)
+    assert b"process_max_fds" not in own.render(False)
+    monkeypatch.setattr(OwnProcess, "read", lambda self: None)
+    assert b"process_" not in own.render(False)
+    assert b"build_info" in own.render(False)
 
 
 def test_setters(shown: Any) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import re
 import tracemalloc
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slabwatch.errors import KernelParseError
 from slabwatch.kernel.cmdline import parse_cmdline
 from slabwatch.kernel.kernel_config import parse_kernel_config
 from slabwatch.kernel.loadavg import LoadAvg, parse_loadavg
+from slabwatch.kernel.pid_stat import PidStat, parse_pid_stat
 from slabwatch.kernel.pressure import Pressure, parse_pressure
 from slabwatch.kernel.stat import Stat, parse_stat
 from slabwatch.kernel.sys_fs import parse_dentry_state, parse_file_nr
@@ -272,3 +276,19 @@ def test_cmdline_that_was_cut_off() -> None:
     for data in (b"", b"cgroup.memory=nok"):
         with pytest.raises(KernelParseError, match="/proc/cmdline"):
             parse_cmdline(data)
+
+
+PID_STAT = (
+    "S 1 4242 4242 0 -1 4194304 9120 0 3 0 151 38 0 0 20 0 4 0 90031 123904000 10533 18446744073709551615 1 1 0\n"
+)
+
+
+@pytest.mark.parametrize("name", ["slabwatch", "a b", ") S 1 2 3", "((", ""])
+def test_pid_stat(name: str) -> None:
+    assert parse_pid_stat(f"4242 ({name}) {PID_STAT}".encode()) == PidStat(151, 38, 90031, 123904000, 10533)
+
+
+@given(st.binary() | st.integers(0, 130).map(lambda cut: f"4242 (x) {PID_STAT}".encode()[:cut]))
+def test_any_bytes_are_a_pid_stat_or_the_one_error(data: bytes) -> None:
+    with suppress(KernelParseError):
+        assert parse_pid_stat(data).resident_pages >= 0
