@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -39,7 +38,7 @@ def as_table(
     if omitted:
         columns = {name: _with_other(name, paths, column, kept) for name, column in columns.items()}
         paths = tuple(path for path in paths if path in kept)
-    shown = tuple(map(_label, paths) if fold_storms else map(spelled, paths))
+    shown = tuple([spelled(_folded(path)) for path in paths] if fold_storms else map(spelled, paths))
     return CgroupReadings(
         mode=hierarchy.mode,
         version=hierarchy.version,
@@ -53,11 +52,12 @@ def as_table(
     )
 
 
-@functools.lru_cache(maxsize=16_384)  # the same paths at every poll
-def _label(path: str) -> str:
+def _folded(path: str) -> str:
     """A storm's root has one name for all storms: a series that comes and goes with each id would be a new one."""
+    if STORM_PREFIX not in path:  # nearly every path, at every poll
+        return path
     directory, name = posixpath.split(path)
-    return spelled(posixpath.join(directory, STORM) if name.startswith(STORM_PREFIX) else path)
+    return posixpath.join(directory, STORM) if name.startswith(STORM_PREFIX) else path
 
 
 def _has_gaps(columns: Mapping[str, Column]) -> bool:
