@@ -128,7 +128,7 @@ class SlabinfoReader:
             column: _replaced(getattr(self._last, column), rows, values)
             for column, values in zip(_COLUMN_NAMES, new, strict=True)
         }
-        pages = tuple(map(mul, map(int, new[7]), map(int, new[5])))
+        pages = tuple([int(slabs) * int(pages) for slabs, pages in zip(new[7], new[5], strict=True)])
         return SlabInfo(**columns, pages=_replaced(self._last.pages, rows, pages))
 
 
@@ -181,7 +181,9 @@ def _split_all(rows: list[str]) -> _Columns | None:
     if not rows or max(map(len, rows)) > _LONGEST_LINE:
         return None
     try:
-        columns = tuple(zip(*map(str.split, rows), strict=True))
+        # Lists: a tuple of what has no length begins with 10 places and is cut, and CPython keeps up to 2,000 of each
+        # length for later use, until its next full collection, which in a daemon may be days away.
+        columns = list(zip(*[row.split() for row in rows], strict=True))
     except ValueError:
         return None
     if len(columns) != _FIELDS:
