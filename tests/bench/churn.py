@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import slabwatch.daemon  # noqa: F401 - all that a daemon has in memory
 from slabwatch.config import Cgroups, Config
@@ -25,14 +24,14 @@ def main(polls: int, fixed: int) -> None:
     page = MetricsPage(own)
     collectors = Collectors(KernelRoot("/"), Config(cgroups=Cgroups(kept_descriptors=1000)))
     with cgroups(fixed) as base:
-        moving: list[Path] = []
+        moving: list[str] = []  # a Path has its name interned: the table of these would be measured too
         try:
             for poll in range(polls):
                 for path in moving:
-                    path.rmdir()
-                moving = [base / f"m{poll}-{index}" for index in range(10)]
+                    os.rmdir(path)
+                moving = [f"{base}/m{poll}-{index}" for index in range(10)]
                 for path in moving:
-                    path.mkdir()
+                    os.mkdir(path)
                 sample = collectors.collect()
                 page.publish(sample, derive(sample))
                 if poll % 10 == 0:
@@ -41,7 +40,7 @@ def main(polls: int, fixed: int) -> None:
                     print(f"{resident_bytes(os.getpid()) / 1048576:.1f}", flush=True)
         finally:
             for path in moving:
-                path.rmdir()
+                os.rmdir(path)
             collectors.close()
 
 
