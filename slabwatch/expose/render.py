@@ -1,7 +1,8 @@
 """The kernel's families as exposition text, made from columns.
 
 A label's prefix (``slabwatch_slab_objects{cache="dentry"} ``) is made once and kept while the column of names stays
-the same; the numbers arrive as text and leave as text. A family whose numbers did not change keeps its text whole.
+the same; the numbers arrive as text and leave as text. A family's lines are kept in pieces of a few rows, and only
+pieces with a changed number are written again. That is all that is kept: a page is its pieces, joined.
 What has no value has no series, and a family without series has no ``# HELP`` and ``# TYPE`` either.
 """
 
@@ -20,9 +21,13 @@ from slabwatch.watch.derive import Derived
 from slabwatch.watch.sample import CGROUP_COLUMNS, CacheInfo, CgroupSlabs, Sample
 
 _HEADS = {
-    openmetrics: {metric.name: metric.head(openmetrics=openmetrics) for metric in KERNEL_METRICS}
+    openmetrics: {metric.name: metric.head(openmetrics=openmetrics).encode() for metric in KERNEL_METRICS}
     for openmetrics in (False, True)
 }
+_ROWS = 32  # in a piece
+
+# A family's name and the pieces of its lines.
+Family = tuple[str, Sequence[bytes]]
 
 
 class KernelPage:
@@ -41,7 +46,7 @@ class KernelPage:
         self._collector_names = _Labels("collector")
         self._meminfo = _MeminfoBlock()
         self._slab_sysfs: tuple[CacheInfo, ...] = ()
-        self._slab_info = ""
+        self._slab_info = b""
         self._last_success: dict[str, float] = {}
         self._skipped: Counter[tuple[str, str]] = Counter()
 
@@ -60,15 +65,15 @@ class KernelPage:
     def render(self, sample: Sample, derived: Derived, *, openmetrics: bool) -> bytes:
         """The sample's families in the text format or in OpenMetrics, without the latter's ``# EOF``."""
         heads = _HEADS[openmetrics]
-        parts: list[str] = []
-        for name, text in self._slab(sample, derived):
-            parts += (heads[name], text)
+        parts: list[bytes] = []
+        for name, pieces in self._slab(sample, derived):
+            parts += (heads[name], *pieces)
         if sample.meminfo is not None:
-            parts.append(self._meminfo.text(sample.meminfo))
-        for lines in (self._host(sample), self._cgroup(sample), self._collectors(sample)):
-            for name, text in lines:
-                parts += (heads[name], text)
-        return "".join(parts).encode()
+            parts.append(self._meminfo.text(sample.meminfo).encode())
+        for families in (self._host(sample), self._cgroup(sample), self._collectors(sample)):
+            for name, pieces in families:
+                parts += (heads[name], *pieces)
+        return b"".join(parts)
 
     def render_stale(self, sample: Sample, *, openmetrics: bool) -> bytes:
         """What can still be said when ``sample`` is too old: no collector succeeds, and when each last did."""
@@ -76,9 +81,10 @@ class KernelPage:
         names = tuple([run.name for run in sample.collectors])
         labels = self._collector_names.of(names)
         success = self._column("collector_success", labels, [0] * len(names))
-        return "".join(heads[name] + text for name, text in (*success, *self._last_successes(names, labels))).encode()
+        families = (*success, *self._last_successes(names, labels))
+        return b"".join([heads[name] + b"".join(pieces) for name, pieces in families])
 
-    def _slab(self, sample: Sample, derived: Derived) -> Iterator[tuple[str, str]]:
+    def _slab(self, sample: Sample, derived: Derived) -> Iterator[Family]:
         slabinfo = sample.slabinfo
         if slabinfo is not None:
             shown = self._shown_of(sample, slabinfo, derived)
@@ -91,9 +97,9 @@ class KernelPage:
         yield from _single("slab_unattributed_bytes", derived.unattributed_bytes)
         if sample.slab_sysfs:
             if sample.slab_sysfs != self._slab_sysfs:
-                self._slab_info = "".join(map(_slab_info, sample.slab_sysfs))
+                self._slab_info = "".join(map(_slab_info, sample.slab_sysfs)).encode()
                 self._slab_sysfs = sample.slab_sysfs
-            yield "slab_info", self._slab_info
+            yield "slab_info", (self._slab_info,)
 
     def _shown_of(self, sample: Sample, slabinfo: SlabInfo, derived: Derived) -> ShownCaches:
         """Chosen once a sample, however many formats are rendered: the choice has a memory."""
@@ -101,13 +107,13 @@ class KernelPage:
             self._shown = sample, self._selection.of(slabinfo, derived.cache_bytes)
         return self._shown[1]
 
-    def _host(self, sample: Sample) -> Iterator[tuple[str, str]]:
+    def _host(self, sample: Sample) -> Iterator[Family]:
         if sample.process is not None:
             yield from _single("processes", sample.process.processes)
             yield from _single("threads", sample.process.threads)
             yield from _single("forks_total", sample.process.forks)
 
-    def _cgroup(self, sample: Sample) -> Iterator[tuple[str, str]]:
+    def _cgroup(self, sample: Sample) -> Iterator[Family]:
         cgroups = sample.cgroups
         if cgroups is None:
             return
@@ -125,9 +131,9 @@ class KernelPage:
             for column in ("active_objects", "objects"):
                 text = "".join(_cgroup_slabs(sample.cgroup_slabs, labels, column))
                 if text:
-                    yield f"cgroup_slab_{column}", text
+                    yield f"cgroup_slab_{column}", (text.encode(),)
 
-    def _collectors(self, sample: Sample) -> Iterator[tuple[str, str]]:
+    def _collectors(self, sample: Sample) -> Iterator[Family]:
         runs = sample.collectors
         names = tuple([run.name for run in runs])
         labels = self._collector_names.of(names)
@@ -142,21 +148,19 @@ class KernelPage:
             if name in names  # not those of one that a reload has turned off
         ]
         if skipped:
-            yield "collector_skipped_total", "".join(skipped)
+            yield "collector_skipped_total", ("".join(skipped).encode(),)
 
-    def _last_successes(self, names: Iterable[str], labels: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    def _last_successes(self, names: Iterable[str], labels: tuple[str, ...]) -> Iterator[Family]:
         last = [repr(float(self._last_success[name])) if name in self._last_success else None for name in names]
         yield from self._column("collector_last_success_timestamp_seconds", labels, last)
 
-    def _column(
-        self, name: str, labels: tuple[str, ...], values: Sequence[str | int | None]
-    ) -> Iterator[tuple[str, str]]:
+    def _column(self, name: str, labels: tuple[str, ...], values: Sequence[str | int | None]) -> Iterator[Family]:
         family = self._families.get(name)
         if family is None:
             family = self._families[name] = _Family(name)
-        text = family.text(labels, values)
-        if text:
-            yield name, text
+        pieces = family.pieces(labels, values)
+        if any(pieces):
+            yield name, pieces
 
 
 class _Labels:
@@ -176,29 +180,30 @@ class _Labels:
 
 
 class _Family:
-    """The lines of one family with one label. Only those whose number changed are written again."""
+    """The lines of one family with one label, in pieces. Only those with a changed number are written again."""
 
     def __init__(self, name: str) -> None:
         self._name = PREFIX + name
         self._labels: tuple[str, ...] = ()
         self._values: Sequence[str | int | None] = ()
-        self._lines: list[str] = []
-        self._text = ""
+        self._pieces: list[bytes] = []
 
-    def text(self, labels: tuple[str, ...], values: Sequence[str | int | None]) -> str:
+    def pieces(self, labels: tuple[str, ...], values: Sequence[str | int | None]) -> list[bytes]:
         if values is self._values and labels is self._labels:
-            return self._text
-        places: Sequence[int] | None = changed(values, self._values) if labels is self._labels else None
+            return self._pieces
+        places = changed(values, self._values) if labels is self._labels else None
         if places is None:
-            self._lines = [""] * len(labels)
-            places = range(len(labels))
-        elif not places:
-            return self._text
-        for place in places:
-            value = values[place]
-            self._lines[place] = "" if value is None else f"{self._name}{labels[place]}{value}\n"
-        self._labels, self._values, self._text = labels, values, "".join(self._lines)
-        return self._text
+            self._pieces = [self._piece(labels, values, start) for start in range(0, len(labels), _ROWS)]
+        else:
+            for piece in {place // _ROWS for place in places}:
+                self._pieces[piece] = self._piece(labels, values, piece * _ROWS)
+        self._labels, self._values = labels, values
+        return self._pieces
+
+    def _piece(self, labels: tuple[str, ...], values: Sequence[str | int | None], start: int) -> bytes:
+        rows = zip(labels[start : start + _ROWS], values[start : start + _ROWS], strict=True)
+        lines = [f"{label}{value}\n" for label, value in rows if value is not None]
+        return f"{self._name}{self._name.join(lines)}".encode() if lines else b""
 
 
 class _MeminfoBlock:
@@ -267,9 +272,9 @@ def _flag(value: bool | None) -> str:
     return "" if value is None else str(value).lower()
 
 
-def _single(name: str, value: int | None) -> Iterator[tuple[str, str]]:
+def _single(name: str, value: int | None) -> Iterator[Family]:
     if value is not None:
-        yield name, f"{PREFIX}{name} {value}\n"
+        yield name, (f"{PREFIX}{name} {value}\n".encode(),)
 
 
 def escape(value: str) -> str:
