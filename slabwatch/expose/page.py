@@ -1,10 +1,11 @@
-"""The page that a scrape gets: rendered at most once for each poll and format, compressed at most once."""
+"""The page that a scrape gets: put together at most once for each poll and form that is asked for."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, CONTENT_TYPE_PLAIN_1_0_0, choose_encoder
 
@@ -50,15 +51,16 @@ class MetricsPage:
         self._catch_up = catch_up
         self._kernel = KernelPage(selection)
         self._last: tuple[Sample, Derived] | None = None
-        self._kernel_text: dict[bool, bytes] = {}
-        self._bodies: dict[tuple[int, bool, bool], bytes] = {}
+        self._bodies: dict[tuple[bool, bool], bytes] = {}
+        # What the daemon itself has to say, for OpenMetrics and not; it may change between two polls.
+        self._own_texts: dict[bool, bytes] = {}
+        self._revision = 0
 
     def publish(self, sample: Sample, derived: Derived) -> None:
         """Makes this sample the one that is served. Call it once a sample; nothing is rendered until a scrape comes."""
         self._kernel.observe(sample)
         self._last = sample, derived
-        self._kernel_text.clear()
-        self._bodies.clear()
+        self._forget()
 
     def select(self, selection: CacheSelection) -> None:
         """Other caches are to be shown, from the next sample on."""
@@ -77,40 +79,48 @@ class MetricsPage:
         content_type = _content_type(accept)
         openmetrics = content_type.startswith(_OPENMETRICS)
         if not self.fresh(self._clock()):
-            body = self._stale(openmetrics)
-            return (_compress(body) if gzip else body), content_type
+            return _joined(self._stale(openmetrics), gzip), content_type
         return self._current(openmetrics, gzip), content_type
 
     def _current(self, openmetrics: bool, gzip: bool) -> bytes:
-        # What the daemon itself has to say may change between two polls (a reload, a storm): then the page is put
-        # together anew, with the kernel's part as it is.
-        key = self._own.revision, openmetrics, gzip
-        body = self._bodies.get(key)
+        if self._revision != self._own.revision:  # a reload, a storm
+            self._revision = self._own.revision
+            self._forget()
+        body = self._bodies.get((openmetrics, gzip))
         if body is None:
-            if self._bodies and next(iter(self._bodies))[0] != self._own.revision:
-                self._bodies.clear()
-            body = _compress(self._current(openmetrics, False)) if gzip else self._whole(openmetrics)
-            self._bodies[key] = body
+            body = self._bodies[openmetrics, gzip] = _joined(self._whole(openmetrics), gzip)
         return body
 
-    def _whole(self, openmetrics: bool) -> bytes:
+    def _whole(self, openmetrics: bool) -> Iterator[Sequence[bytes]]:
         assert self._last is not None
-        kernel = self._kernel_text.get(openmetrics)
-        if kernel is None:
-            kernel = self._kernel_text[openmetrics] = self._kernel.render(*self._last, openmetrics=openmetrics)
-        return _ended(kernel + self._own.render(openmetrics), openmetrics)
+        yield from self._kernel.families(*self._last, openmetrics=openmetrics)
+        own = self._own_texts.get(openmetrics)
+        if own is None:
+            own = self._own_texts[openmetrics] = self._ending(openmetrics)
+        yield (own,)
 
-    def _stale(self, openmetrics: bool) -> bytes:
-        kernel = self._kernel.render_stale(self._last[0], openmetrics=openmetrics) if self._last else b""
-        return _ended(kernel + self._own.render(openmetrics), openmetrics)
+    def _stale(self, openmetrics: bool) -> Iterator[Sequence[bytes]]:
+        if self._last:
+            yield (self._kernel.render_stale(self._last[0], openmetrics=openmetrics),)
+        yield (self._ending(openmetrics),)
+
+    def _ending(self, openmetrics: bool) -> bytes:
+        return self._own.render(openmetrics) + (b"# EOF\n" if openmetrics else b"")
+
+    def _forget(self) -> None:
+        self._bodies.clear()
+        self._own_texts.clear()
 
 
-def _ended(body: bytes, openmetrics: bool) -> bytes:
-    return body + b"# EOF\n" if openmetrics else body
+def _joined(families: Iterable[Sequence[bytes]], gzip: bool) -> bytes:
+    return _compress(families) if gzip else b"".join(chain.from_iterable(families))
 
 
-def _compress(body: bytes) -> bytes:
-    return zlib.compress(body, _GZIP_LEVEL, _GZIP_FORM)
+def _compress(families: Iterable[Sequence[bytes]]) -> bytes:
+    """Family by family, so that the page never is in memory as a whole."""
+    compressor = zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORM)
+    compressed = [compressor.compress(b"".join(pieces)) for pieces in families]
+    return b"".join([*compressed, compressor.flush()])
 
 
 @lru_cache(maxsize=16)  # a scraper asks the same each time

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from slabwatch.expose.cache_selection import CacheSelection, ShownCaches
 from slabwatch.expose.metrics import KERNEL_METRICS, PREFIX, meminfo_metric
@@ -64,16 +65,18 @@ class KernelPage:
 
     def render(self, sample: Sample, derived: Derived, *, openmetrics: bool) -> bytes:
         """The sample's families in the text format or in OpenMetrics, without the latter's ``# EOF``."""
+        return b"".join(chain.from_iterable(self.families(sample, derived, openmetrics=openmetrics)))
+
+    def families(self, sample: Sample, derived: Derived, *, openmetrics: bool) -> Iterator[Sequence[bytes]]:
+        """The same, family by family: the pieces of each."""
         heads = _HEADS[openmetrics]
-        parts: list[bytes] = []
         for name, pieces in self._slab(sample, derived):
-            parts += (heads[name], *pieces)
+            yield heads[name], *pieces
         if sample.meminfo is not None:
-            parts.append(self._meminfo.text(sample.meminfo).encode())
+            yield (self._meminfo.text(sample.meminfo).encode(),)
         for families in (self._host(sample), self._cgroup(sample), self._collectors(sample)):
             for name, pieces in families:
-                parts += (heads[name], *pieces)
-        return b"".join(parts)
+                yield heads[name], *pieces
 
     def render_stale(self, sample: Sample, *, openmetrics: bool) -> bytes:
         """What can still be said when ``sample`` is too old: no collector succeeds, and when each last did."""

@@ -57,13 +57,17 @@ def compression() -> Iterator[Row]:
     """A page of this host as a scraper gets it, against zlib at the level that node_exporter's library has."""
     command = [sys.executable, "-m", "slabwatch.cli.slabwatch", "--once"]
     page = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-    ours, theirs = (median_ms(functools.partial(compress, page), 99) for compress in (_compress, _zlib))
+    ours, theirs = (median_ms(functools.partial(compress, page), 99) for compress in (_ours, _zlib))
     yield Row(
         f"a page of {len(page) / 1000:.0f} kB compressed: CPU ms",
-        f"{ours:.3f} ({len(_compress(page)) / 1000:.1f} kB)",
+        f"{ours:.3f} ({len(_ours(page)) / 1000:.1f} kB)",
         f"zlib, level 6 {theirs:.3f} ({len(_zlib(page)) / 1000:.1f} kB)",
         ours / theirs,
     )
+
+
+def _ours(page: bytes) -> bytes:
+    return _compress([(page,)])
 
 
 def _zlib(page: bytes) -> bytes:
