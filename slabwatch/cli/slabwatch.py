@@ -173,11 +173,7 @@ def _write_atomically(path: Path, text: bytes) -> None:
 def _serve(path: Path | None, config: Config, root: str) -> int:
     import asyncio
 
-    # aiohttp makes a TLS context for its client when it is imported, with all of the system's authorities in it: 2 MB
-    # in a process that never is a client. What the daemon's own listeners trust is named by the configuration.
-    os.environ["SSL_CERT_FILE"] = os.devnull
-    # The compiled form of this small class is the only thing here that loads libstdc++: 1.1 MB for a few short lists.
-    os.environ["FROZENLIST_NO_EXTENSIONS"] = "1"
+    keep_small()
     from slabwatch.daemon import Daemon
     from slabwatch.host.root import KernelRoot
 
@@ -194,6 +190,15 @@ def _serve(path: Path | None, config: Config, root: str) -> int:
     except* ConfigError as group:
         raise group.exceptions[0] from None
     return Exit.DONE
+
+
+def keep_small() -> None:
+    """What a daemon has no use for stays out of its memory: to be called before aiohttp is imported."""
+    # aiohttp makes a TLS context for its client when it is imported, with all of the system's authorities in it: 2 MB
+    # in a process that never is a client. What the daemon's own listeners trust is named by the configuration.
+    os.environ["SSL_CERT_FILE"] = os.devnull
+    # The compiled form of this small class is the only thing here that loads libstdc++: 1.1 MB for a few short lists.
+    os.environ["FROZENLIST_NO_EXTENSIONS"] = "1"
 
 
 def _leave_soon(code: int) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from slabwatch import config as configuration
+from slabwatch.cli.slabwatch import keep_small
 from slabwatch.config import Poll
-from slabwatch.daemon import Daemon
 from slabwatch.host.root import KernelRoot
 
 
@@ -20,6 +20,9 @@ def main(path: str, poll_seconds: float | None = None, loop: str = "asyncio") ->
     config = configuration.load(Path(path))
     if poll_seconds is not None:
         config = replace(config, poll=Poll(interval_seconds=poll_seconds, max_read_ratio=1.0))
+
+    keep_small()
+    from slabwatch.daemon import Daemon
 
     async def serve() -> None:
         await Daemon(Path(path), config, KernelRoot("/"), lambda url, socket: None).run()

@@ -198,29 +198,46 @@ def _slab_of_descriptors(most: int) -> Iterator[Row]:
 
 
 def memory_over_polls(polls: int = 20_000) -> Iterator[Row]:
-    """Resident memory of a daemon's watching parts while cgroups come and go, in a process of its own."""
-    curve = _churn(polls, 190)
+    """Resident memory of the daemon while cgroups come and go."""
+    curve = _memory(polls, 200)
     yield Row(
-        f"resident MiB over {polls:,} polls, 200 cgroups of which 10 come and go at each",
-        " ".join(f"{value:.1f}" for value in curve),
+        f"resident MiB over {polls:,} polls, 200 cgroups of which 10 come and go at a time",
+        " ".join(map(_mib, curve)),
         "its own first quarter",
         curve[-1] / curve[len(curve) // 4],
         1.02,
     )
-    large = _churn(400, 990)
+    large = _memory(1_000, 1_000)
     yield Row(
-        "resident MiB, 1,000 cgroups of which 10 come and go at each",
-        f"{large[-1]:.1f}",
+        "resident MiB over 1,000 polls, 1,000 cgroups of which 10 come and go at a time, the most of 20 readings",
+        _mib(max(large)),
         "aim: 48",
-        large[-1] / 48,
+        max(large) / 1048576 / 48,
         1.0,
     )
 
 
-def _churn(polls: int, fixed: int) -> list[float]:
-    command = [sys.executable, "-m", "tests.bench.churn", str(polls), str(fixed)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return [float(line) for line in done.stdout.split()]
+def _memory(polls: int, count: int) -> list[int]:
+    """Resident bytes at each twentieth of the polls. A scraper takes a compressed page each time that cgroups go."""
+    curve: list[int] = []
+    with cgroups(count - 10) as base, servers.slabwatch("", poll_seconds=0.002) as (daemon, _):
+        scraper, moving, turn = Scraper(servers.OURS), list[Path](), 0
+        try:
+            while len(curve) < 20:
+                for path in moving:
+                    path.rmdir()
+                turn += 1
+                moving = [base / f"m{turn}-{index}" for index in range(10)]
+                for path in moving:
+                    path.mkdir()
+                scraper.scrape(gzip=True)
+                time.sleep(0.02)
+                if turn % 10 == 0 and _polls(scraper) >= (len(curve) + 1) * polls / 20:
+                    curve.append(resident_bytes(daemon.pid))
+        finally:
+            for path in moving:
+                path.rmdir()
+    return curve
 
 
 def loops() -> Iterator[Row]:
