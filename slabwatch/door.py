@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 # Why a connection was closed from here.
 CLOSED_BECAUSE = ("slow", "idle", "crowded", "refused", "handshake")
 
+# From one look at all connections to the next, at least.
 _SWEEP_SECONDS = 1.0
 # After accept() has failed: without a free descriptor it would fail again at once.
 _RETRY_SECONDS = 0.5
@@ -141,23 +142,26 @@ class Connections:
         finally:
             connection.busy += 1
 
-    def sweep(self) -> bool:
-        """Close those that have taken too long; True while there are any connections."""
+    def sweep(self) -> float | None:
+        """Close those that have taken too long. The seconds until the next one may have; None: there is nobody.
+
+        The figure is negative while somebody who would have taken too long has a request in hand.
+        """
         self._forget_closed()
         now = self.clock()
         for connection in list(self._all.values()):
-            if connection.busy:
-                continue
-            limit = self.idle_seconds if connection.served else self.first_seconds
-            if now - connection.since > limit:
+            if not connection.busy and now > self._patience_ends(connection):
                 self._close(connection, "idle" if connection.served else "slow")
-        return bool(self._all)
+        return min(map(self._patience_ends, self._all.values())) - now if self._all else None
 
     def dismiss(self) -> None:
         """Close all that have no request in hand: they may come again."""
         for connection in list(self._all.values()):
             if not connection.busy:
                 connection.close()
+
+    def _patience_ends(self, connection: _Connection) -> float:
+        return connection.since + (self.idle_seconds if connection.served else self.first_seconds)
 
     def _make_room(self) -> bool:
         before = self.clock() - _GRACE_SECONDS
@@ -272,8 +276,7 @@ class Door:
         # A task that is cancelled before its first turn does nothing at all.
         task.add_done_callback(lambda done: connection.close() if done.cancelled() else None)
         self.connections.ends_by(connection, task.cancel)
-        if self._sweeping is None:
-            self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+        self._sweep_within(min(self.connections.first_seconds, self.connections.idle_seconds))
 
     def turn_away(self, connection: socket.socket) -> None:
         """The house is full."""
@@ -300,8 +303,19 @@ class Door:
 
     def _sweep(self) -> None:
         self._sweeping = None
-        if self.connections.sweep():
-            self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+        seconds = self.connections.sweep()
+        if seconds is not None:
+            self._sweep_within(seconds)
+
+    def _sweep_within(self, seconds: float) -> None:
+        # Not once a second: a scraper that keeps its connection would wake an idle daemon as often.
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(seconds, _SWEEP_SECONDS)
+        if self._sweeping is not None:
+            if self._sweeping.when() <= at:
+                return
+            self._sweeping.cancel()
+        self._sweeping = loop.call_at(at, self._sweep)
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

@@ -81,19 +81,21 @@ def test_who_says_nothing_is_closed(house: Callable[[int], House]) -> None:
     assert served
     assert in_hand
     h.connections.touch(served)
+    assert h.connections.sweep() == pytest.approx(10, abs=0.5)
     with h.connections.held(in_hand):
         h.clock.now += 10.1
-        assert h.connections.sweep()
+        assert h.connections.sweep() == pytest.approx(-0.1, abs=0.5)
         assert (silent.aborted, served.aborted, in_hand.aborted) == (True, False, False)
         h.clock.now += 65
         h.connections.sweep()
         assert (served.aborted, in_hand.aborted) == (True, False)
         h.clock.now += 10_000
-        assert h.connections.sweep()
+        h.connections.sweep()
         assert [pipe.aborted for pipe in h.pipes] == [True, True, False]
     assert h.connections.open == 1
+    assert h.connections.sweep() == pytest.approx(75, abs=0.5)
     h.clock.now += 75.1
-    assert not h.connections.sweep()
+    assert h.connections.sweep() is None
     assert [pipe.aborted for pipe in h.pipes] == [True, True, True]
     assert (h.connections.closed["slow"], h.connections.closed["idle"]) == (1, 2)
 
@@ -152,6 +154,7 @@ class Served:
         self.address = address
         self.connections = connections
         self.gate = asyncio.Event()
+        self.door: Door
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(*self.address)
@@ -195,7 +198,7 @@ async def open_door() -> AsyncIterator[Open]:
             runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=1)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            door = Door(runner, sockets)
+            served.door = door = Door(runner, sockets)
             stack.push_async_callback(door.close)
             door.open()
             return served
@@ -253,6 +256,28 @@ async def test_a_head_that_does_not_come_is_not_waited_for(open_door: Open, sent
     served = await open_door(first_seconds=0.01)
     assert await served.ask(sent) == b""
     assert served.connections.closed["slow"] == 1
+
+
+@pytest.mark.asyncio
+async def test_nobody_is_looked_for_before_the_first_may_have_to_go(open_door: Open) -> None:
+    served = await open_door(first_seconds=20, idle_seconds=75)
+    loop = asyncio.get_running_loop()
+
+    def planned() -> float:
+        assert served.door._sweeping is not None
+        return served.door._sweeping.when() - loop.time()
+
+    reader, writer = await served.connect()
+    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.readuntil(b"here")
+    assert planned() == pytest.approx(20, abs=5)
+    served.door._sweep()
+    assert planned() == pytest.approx(75, abs=5)
+    _, another = await served.connect()
+    await until(lambda: served.connections.open == 2)
+    assert planned() == pytest.approx(20, abs=5)
+    for each in (writer, another):
+        each.close()
 
 
 @pytest.mark.asyncio
