@@ -1,6 +1,7 @@
 """Forms: what values from outside must look like, declared once as a class, and all that is wrong with them at once.
 
 A field's type, with msgspec's ``Meta`` for bounds and a description, is its declaration; msgspec judges each value.
+The ``title`` of a ``Meta`` with a pattern says in words what is expected.
 The same forms as classes of pydantic take nearly four times the memory: docs/benchmarks.md.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -179,8 +180,11 @@ def _refused(message: str, value: Any, annotation: Any, where: tuple[str, ...]) 
         if isinstance(value, (list, tuple)):
             value, where = value[int(index)], (*where, index)
     message = _PART.sub("", message)
+    titles = [part.title for part in _parts(annotation) if isinstance(part, msgspec.Meta) and part.title]
     if message.startswith("Invalid enum value"):
         message = f"Expected one of {', '.join(_choices(annotation))}"
+    elif "matching regex" in message and titles:
+        message = f"Expected {titles[0]}"
     return Fault(where, message, value)
 
 
@@ -204,7 +208,12 @@ def _bare(annotation: Any) -> Any:
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
-    bare = _bare(annotation)
-    if typing.get_origin(bare) is typing.Literal:
-        return tuple(choice for choice in typing.get_args(bare) if isinstance(choice, str))
-    return tuple(choice for part in typing.get_args(bare) for choice in _choices(part))
+    literals = [part for part in _parts(annotation) if typing.get_origin(part) is typing.Literal]
+    return tuple(choice for literal in literals for choice in typing.get_args(literal) if isinstance(choice, str))
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """An annotation, and all that it is made of."""
+    yield annotation
+    for part in typing.get_args(annotation):
+        yield from _parts(part)

@@ -25,11 +25,12 @@ from slabwatch.errors import ControlError
 from slabwatch.form import BadForm, Form
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_NAME = "up to 64 letters, digits and . _ -"
 PATHS = ("ca", "cert", "key")
 SETTINGS = (*PATHS, "ssh_options", "ssh_command")
 
 # ($ alone would let one newline through at the end.)
-Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$")]
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$", title="a text without control characters")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,10 @@ class Context(Form, frozen=True):
 class Contexts(Form, frozen=True):
     """The whole file. ``current`` is used when nothing names a host."""
 
-    current: Annotated[str, Meta(pattern=rf"^(?:{NAME.pattern})?(?!\n)$")] = ""
-    contexts: dict[Annotated[str, Meta(pattern=rf"^{NAME.pattern}(?!\n)$")], Context] = field(default_factory=dict)
+    current: Annotated[str, Meta(pattern=rf"^(?:{NAME.pattern})?(?!\n)$", title=_NAME)] = ""
+    contexts: dict[Annotated[str, Meta(pattern=rf"^{NAME.pattern}(?!\n)$", title=_NAME)], Context] = field(
+        default_factory=dict
+    )
 
 
 def contexts_file() -> Path:
@@ -205,7 +208,7 @@ def _add(path: Path, args: Namespace) -> None:
     from slabwatch.control.transports import transport_to
 
     if not NAME.fullmatch(args.name):
-        raise _bad(f"{args.name!r}: a context's name has up to 64 letters, digits and . _ -")
+        raise _bad(f"{args.name!r}: a context's name has {_NAME}")
     settings = dict(args.settings)
     # They must mean the same wherever they are used from.
     settings |= {name: os.path.abspath(os.path.expanduser(settings[name])) for name in PATHS if name in settings}

@@ -15,8 +15,8 @@ from slabwatch.form import Form
 from slabwatch.storm.plan import Kind
 
 # Control characters have no place in log lines and messages. ($ alone would let one newline through at the end.)
-_ONE_LINE = r"^[^\x00-\x1f\x7f]+(?!\n)$"
-Word = Annotated[str, Meta(min_length=1, max_length=128, pattern=_ONE_LINE)]
+_ONE_LINE = Meta(pattern=r"^[^\x00-\x1f\x7f]+(?!\n)$", title="a text without control characters")
+Word = Annotated[str, _ONE_LINE, Meta(min_length=1, max_length=128)]
 
 
 class Request(Form, frozen=True):
@@ -60,7 +60,7 @@ class ShrinkRequest(Request, frozen=True):
 class LockRequest(Request, frozen=True):
     """``POST /v1/lock``; ``stop`` ends the running storm too."""
 
-    reason: Annotated[str, Meta(min_length=1, max_length=500, pattern=_ONE_LINE)]
+    reason: Annotated[str, _ONE_LINE, Meta(min_length=1, max_length=500)]
     stop: bool = False
 
 
