@@ -211,5 +211,5 @@ def parse_body(body: bytes, form: type[R]) -> R:
         return form.read(msgspec.json.decode(body or b"{}"))
     except BadForm as error:
         raise bad_form(error) from error
-    except (msgspec.DecodeError, RecursionError) as error:  # brackets in thousands
+    except (ValueError, RecursionError) as error:  # of any kind: bytes that are no text, brackets in thousands
         raise Problem("bad_json", f"the body is not JSON: {error}") from error

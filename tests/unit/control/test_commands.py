@@ -200,6 +200,9 @@ async def test_a_body_has_its_time(door: Door, audit_log: Entries, monkeypatch: 
     [
         (b"{", 400, "bad_json", "JSON"),
         (b"\xff\xfe", 400, "bad_json", "JSON"),
+        (b'{"\xff": 1}', 400, "bad_json", "can't decode"),
+        (b'{"preset": "\xff"}', 400, "bad_json", "can't decode"),
+        (b"[" * 60_000, 400, "bad_json", "recursion"),
         (b"[]", 422, "bad_request", ""),
         (b'{"cgroups": "ten"}', 422, "bad_request", "cgroups"),
         (b'{"cgroups": 1.5}', 422, "bad_request", "cgroups"),
