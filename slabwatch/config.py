@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import reprlib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,10 @@ from msgspec import Meta
 
 from slabwatch.errors import ConfigError
 from slabwatch.form import BadForm, Fault, Field, Form, Then, fields_of
+
+# Of what was given, in a message: neither pages of it nor thousands of brackets.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 200
 
 
 def _checked_address(value: str) -> str:
@@ -382,7 +387,7 @@ def load(path: Path | None) -> Config:
 
 def _problem(fault: Fault) -> str:
     if fault.unknown_in is None:
-        return f"{fault.key}: {fault.expected} (got {fault.given!r})"
+        return f"{fault.key}: {fault.expected} (got {_SHOWN.repr(fault.given)})"
     allowed = sorted(fields_of(fault.unknown_in))
     close = difflib.get_close_matches(fault.where[-1], allowed, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""

@@ -152,7 +152,13 @@ class Connections:
         for connection in list(self._all.values()):
             if not connection.busy and now > self._patience_ends(connection):
                 self._close(connection, "idle" if connection.served else "slow")
-        return min(map(self._patience_ends, self._all.values())) - now if self._all else None
+        # Whoever is served meanwhile may have less time from then on than before.
+        soonest = now + min(self.first_seconds, self.idle_seconds)
+        ends = [
+            min(self._patience_ends(each), soonest) if not each.served else self._patience_ends(each)
+            for each in self._all.values()
+        ]
+        return min(ends) - now if ends else None
 
     def dismiss(self) -> None:
         """Close all that have no request in hand: they may come again."""
@@ -310,7 +316,8 @@ class Door:
     def _sweep_within(self, seconds: float) -> None:
         # Not once a second: a scraper that keeps its connection would wake an idle daemon as often.
         loop = asyncio.get_running_loop()
-        at = loop.time() + max(seconds, _SWEEP_SECONDS)
+        # A moment later than need be: a TLS handshake has the same time, and is to say by itself that it has run out.
+        at = loop.time() + max(seconds, 0.0) + _SWEEP_SECONDS
         if self._sweeping is not None:
             if self._sweeping.when() <= at:
                 return

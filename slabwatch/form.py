@@ -7,6 +7,7 @@ The same forms as classes of pydantic take nearly four times the memory: docs/be
 
 from __future__ import annotations
 
+import builtins
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,8 @@ from typing import Any, Self
 
 import msgspec
 
-# What msgspec puts behind a message about a part of a value: " - at `$[3]`", " - at `key` in `$`".
-_PART = re.compile(r" - at (?:`key` in )?`\$(?P<path>[^`]*)`$")
+# msgspec's messages: "Expected `str`, got `int`", and behind it the part of the value that it is about.
+_MESSAGE = re.compile(r"(?P<expected>.*?)(?:, got (?P<found>`[^`]*`))?(?: - at (?:`key` in )?`\$[^`]*`)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,14 @@ class Then:
 class Fault:
     """One thing that is wrong. ``where``: the keys and indices that lead to it; ``given``: what stands there.
 
-    ``unknown_in``: the form that has no such key, where that is what is wrong.
+    ``found`` is the kind of value that stands there, where that is what is wrong; ``unknown_in`` the form that has no
+    such key, where that is.
     """
 
     where: tuple[str, ...]
-    what: str
+    expected: str
     given: object
+    found: str = ""
     unknown_in: type[Form] | None = None
 
     @property
@@ -55,9 +58,9 @@ class Fault:
         return ".".join(self.where)
 
     @property
-    def expected(self) -> str:
-        """``what`` without the kind of value that was found: for those who show the value itself."""
-        return self.what.partition(", got `")[0]
+    def what(self) -> str:
+        """All that can be said without the value itself."""
+        return f"{self.expected}, got {self.found}" if self.found else self.expected
 
 
 class BadForm(ValueError):
@@ -148,19 +151,17 @@ def _form(values: object, form: type[Form], where: tuple[str, ...], faults: list
 
 
 def _value(value: Any, annotation: Any, where: tuple[str, ...], faults: list[Fault], strict: bool) -> Any:
+    """The value as a field has it; None when there is a fault."""
+    before = len(faults)
     try:
         for hook in _beside(annotation):
             if isinstance(hook, First):
                 value = hook.make(value)
         if form := form_of(annotation):
             return _form(value, form, where, faults, strict)
-        if (forms := _forms_by_name(annotation)) and isinstance(value, Mapping):
-            name_type, form = forms
-            return {
-                _value(name, name_type, (*where, str(name)), faults, strict):
-                _form(values, form, (*where, str(name)), faults, strict)
-                for name, values in value.items()
-            }  # fmt: skip
+        value = _elements(value, annotation, where, faults, strict)
+        if len(faults) > before:
+            return None
         made = msgspec.convert(value, annotation, strict=strict)
         for hook in _beside(annotation):
             if isinstance(hook, Then):
@@ -173,29 +174,34 @@ def _value(value: Any, annotation: Any, where: tuple[str, ...], faults: list[Fau
     return None
 
 
-def _refused(message: str, value: Any, annotation: Any, where: tuple[str, ...]) -> Fault:
-    """msgspec's message as a fault. The place in the value becomes part of ``where``, as far as it can be followed."""
-    part = _PART.search(message)
-    for index in re.findall(r"\[(\d+)\]", part["path"]) if part else ():
-        if isinstance(value, (list, tuple)):
-            value, where = value[int(index)], (*where, index)
-    message = _PART.sub("", message)
-    titles = [part.title for part in _parts(annotation) if isinstance(part, msgspec.Meta) and part.title]
-    if message.startswith("Invalid enum value"):
-        message = f"Expected one of {', '.join(_choices(annotation))}"
-    elif "matching regex" in message and titles:
-        message = f"Expected {titles[0]}"
-    return Fault(where, message, value)
-
-
-def _forms_by_name(annotation: Any) -> tuple[Any, type[Form]] | None:
-    """The types of the names and of the values, where those are forms."""
+def _elements(value: Any, annotation: Any, where: tuple[str, ...], faults: list[Fault], strict: bool) -> Any:
+    """A value that holds others, with each of them looked at by itself: msgspec would stop at the first fault."""
     bare = _bare(annotation)
-    if typing.get_origin(bare) is not dict:
-        return None
-    name, values = typing.get_args(bare)
-    form = form_of(values)
-    return (name, form) if form else None
+    match typing.get_origin(bare), value:
+        case builtins.dict, Mapping():
+            name_type, value_type = typing.get_args(bare)
+            return {
+                _value(name, name_type, (*where, str(name)), faults, strict):
+                _value(inner, value_type, (*where, str(name)), faults, strict)
+                for name, inner in value.items()
+            }  # fmt: skip
+        case builtins.tuple, list() | tuple():
+            item_type = typing.get_args(bare)[0]
+            return [_value(item, item_type, (*where, str(index)), faults, strict) for index, item in enumerate(value)]
+        case _:
+            return value
+
+
+def _refused(message: str, value: Any, annotation: Any, where: tuple[str, ...]) -> Fault:
+    """msgspec's message as a fault, in the words of the annotation where it has some."""
+    said = _MESSAGE.fullmatch(message)
+    expected, found = (said["expected"], said["found"] or "") if said else (message, "")
+    titles = [part.title for part in _parts(annotation) if isinstance(part, msgspec.Meta) and part.title]
+    if expected.startswith("Invalid enum value"):
+        expected = f"Expected one of {', '.join(_choices(annotation))}"
+    elif "matching regex" in expected and titles:
+        expected = f"Expected {titles[0]}"
+    return Fault(where, expected, value, found)
 
 
 def _beside(annotation: Any) -> tuple[Any, ...]:

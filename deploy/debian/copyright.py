@@ -9,7 +9,8 @@ import sys
 def main(directory: str) -> None:
     """Print it for the libraries in ``directory``."""
     print("slabwatch, packaged from its own source tree. It brings these libraries along, in /usr/lib/slabwatch; the")
-    print("licence of each is in full in its .dist-info directory there.\n")
+    print("licence of each is in full in its .dist-info directory there, and those of what it holds itself (ISA-L in")
+    print("isal) beside its modules.\n")
     for found in sorted(importlib.metadata.distributions(path=[directory]), key=lambda found: found.name.lower()):
         if found.name != "slabwatch":
             said = [line for key in ("License-Expression", "License") for line in found.metadata.get_all(key) or []]

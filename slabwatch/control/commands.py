@@ -211,5 +211,7 @@ def parse_body(body: bytes, form: type[R]) -> R:
         return form.read(msgspec.json.decode(body or b"{}"))
     except BadForm as error:
         raise bad_form(error) from error
+    except msgspec.ValidationError as error:  # JSON, but a number of 1e999
+        raise Problem("bad_request", str(error)) from error
     except (ValueError, RecursionError) as error:  # of any kind: bytes that are no text, brackets in thousands
         raise Problem("bad_json", f"the body is not JSON: {error}") from error

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from msgspec import Meta, field
-from msgspec.structs import astuple
 
 from slabwatch.errors import ConfigError
 from slabwatch.form import BadForm, Fault, First, Form, Then, fields_of
@@ -35,6 +34,7 @@ Version = Literal["TLS10", "TLS11", "TLS12", "TLS13"]
 
 _BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?\d[\d_]{0,19}", re.ASCII)
 _MAX_DURATION = 60  # characters; the time to look for units in a number grows with its square
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -82,6 +82,15 @@ def _nothing_is_none(value: object) -> object:
 
 def _duration(value: object) -> float:
     return parse_duration(str(value))
+
+
+def _whole_number(value: object) -> object:
+    # As YAML writes them: 1_000, +10. Nor is it 1e3.
+    if not isinstance(value, str):
+        return value
+    if not _NUMBER.fullmatch(value):
+        raise ValueError("must be a whole number")
+    return int(value.replace("_", ""))
 
 
 def _truth(value: object) -> object:
@@ -152,6 +161,10 @@ def _hashes(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+# Keys of which one at least is set where TLS is wanted: the toolkit's own rule.
+_ENABLING = ("cert", "key", "client_ca", "cert_file", "key_file", "client_ca_file", "client_auth_type")
+
+
 class TlsServer(Form, frozen=True):
     """`tls_server_config`. Paths are as they stand in the file."""
 
@@ -171,9 +184,8 @@ class TlsServer(Form, frozen=True):
 
     @property
     def enabled(self) -> bool:
-        """Whether TLS is spoken at all; the toolkit's own rule."""
-        return any((self.cert, self.key, self.client_ca, self.cert_file, self.key_file, self.client_ca_file,
-                    self.client_auth_type))  # fmt: skip
+        """Whether TLS is spoken at all."""
+        return any(getattr(self, name) for name in _ENABLING)
 
     @property
     def demands(self) -> Literal["nothing", "optional", "required"]:
@@ -197,8 +209,6 @@ class TlsServer(Form, frozen=True):
             raise ValueError("cert_file (or cert) is missing")
         if self.enabled and not (self.key or self.key_file):
             raise ValueError("key_file (or key) is missing")
-        if not self.enabled and astuple(self) != self.__struct_defaults__:
-            raise ValueError("cert_file and key_file are missing: without them there is no TLS")
         if self.min_version > self.max_version:
             raise ValueError(f"min_version {self.min_version} is above max_version {self.max_version}")
         if self.cipher_suites and self.max_version == "TLS12" and not any(map(CIPHER_SUITES.get, self.cipher_suites)):
@@ -221,6 +231,15 @@ class TlsServer(Form, frozen=True):
             )
 
 
+def _tls_or_nothing(values: Any) -> Any:
+    # Texts that are all empty, as of a template whose variables were not set, are no wish for plain HTTP.
+    values = _nothing_is_empty(values)
+    known = isinstance(values, dict) and values.keys() <= {*TlsServer.__struct_fields__}
+    if known and values and not any(values.get(name) for name in _ENABLING):
+        raise ValueError("cert_file and key_file are missing: without them there is no TLS")
+    return values
+
+
 class HttpServer(Form, frozen=True):
     """`http_server_config`."""
 
@@ -232,7 +251,7 @@ class RateLimit(Form, frozen=True):
     """`rate_limit`: a bucket of ``burst`` requests, one more each ``interval`` seconds. 0: no limit."""
 
     interval: Annotated[float, First(_duration)] = 0.0
-    burst: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    burst: Annotated[int, First(_whole_number), Meta(ge=0, le=1_000_000)] = 0
 
     def __post_init__(self) -> None:
         if self.interval and not self.burst:
@@ -242,7 +261,7 @@ class RateLimit(Form, frozen=True):
 class WebConfig(Form, frozen=True):
     """The whole file."""
 
-    tls_server_config: Annotated[TlsServer, First(_nothing_is_empty)] = TlsServer()
+    tls_server_config: Annotated[TlsServer, First(_tls_or_nothing)] = TlsServer()
     http_server_config: Annotated[HttpServer, First(_nothing_is_empty)] = HttpServer()
     rate_limit: Annotated[RateLimit, First(_nothing_is_empty)] = RateLimit()
     basic_auth_users: Annotated[dict[str, str], First(_nothing_is_empty), Then(_hashes)] = field(default_factory=dict)

@@ -193,7 +193,7 @@ def test_no_toml(tmp_path: Path, text: str) -> None:
     assert "line" in message
 
 
-@pytest.mark.parametrize("text", [f"poll = {'9' * 5000}\n", f"poll = {'[' * 5000}\n"])
+@pytest.mark.parametrize("text", [f"poll = {'9' * 5000}\n", f"poll = {'[' * 5000}\n", f"poll{'.a' * 3000} = 1"])
 def test_toml_beyond_what_python_takes(tmp_path: Path, text: str) -> None:
     assert refusal(tmp_path, text).startswith("slabwatch.toml: ")
 

@@ -57,7 +57,7 @@ def test_what_is_right_is_taken_and_the_rest_is_the_default() -> None:
 
 def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_values() -> None:
     values = {
-        "words": ["abc", "abcd"],
+        "words": ["abc", "abcd", 5],
         "leaf": {"size": 3, "colour": "blue", "smell": 1},
         "ratio": float("nan"),
         "leaves": {"x": {"size": 11}, "Y": {}, "z": 3},
@@ -66,6 +66,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_values() -> None:
     }
     assert faults(values) == [
         ("words.1", "Expected `str` of length <= 3"),
+        ("words.2", "Expected `str`, got `int`"),
         ("leaf.size", "must be even"),
         ("leaf.colour", "Expected one of red, green"),
         ("leaf.smell", "unknown key"),
@@ -81,6 +82,7 @@ def test_all_that_is_wrong_is_told_at_once_in_the_order_of_the_values() -> None:
 
 def test_fields_that_do_not_go_together_are_looked_at_once_each_is_right() -> None:
     assert faults({"name": "oak", "narrow": 2}) == [("", "narrow is above wide")]
+    assert faults({"name": "oak", "words": "abc"}) == [("words", "Expected `array`, got `str`")]
     assert faults({"name": "oak", "narrow": 2, "ratio": 2}) == [("ratio", "Expected `float` <= 1.0")]
 
 

@@ -91,6 +91,11 @@ def test_client_auth_types(kind: str, demands: str) -> None:
     assert parse(f"{TLS}  client_auth_type: {kind}\n{authority}").tls_server_config.demands == demands
 
 
+@pytest.mark.parametrize(("text", "burst"), [("20", 20), ("+10", 10), ("1_000", 1000)])
+def test_whole_numbers_as_yaml_has_them(text: str, burst: int) -> None:
+    assert parse(f"rate_limit: {{interval: 1s, burst: {text}}}").rate_limit.burst == burst
+
+
 @pytest.mark.parametrize(
     ("text", "key", "said"),
     [
@@ -117,6 +122,13 @@ def test_client_auth_types(kind: str, demands: str) -> None:
         ("tls_server_config:\n  cert_file: a", "tls_server_config", "key_file (or key) is missing"),
         ("tls_server_config:\n  key_file: a", "tls_server_config", "cert_file (or cert) is missing"),
         ("tls_server_config:\n  min_version: TLS13", "tls_server_config", "there is no TLS"),
+        ("tls_server_config:\n  min_version: TLS12", "tls_server_config", "there is no TLS"),
+        (
+            'tls_server_config: {cert_file: "", key_file: "", client_ca_file: ""}',
+            "tls_server_config",
+            "there is no TLS",
+        ),
+        ("tls_server_config: {cert_fil: a}", "tls_server_config.cert_fil", "unknown key"),
         (f"{TLS}  client_crl_file: x", "tls_server_config.client_crl_file", "unknown key"),
         ("tls_config: {}", "tls_config", "unknown key"),
         ("http_server_config: {http2: true}", "http2", "HTTP/2 is not supported"),
@@ -130,7 +142,11 @@ def test_client_auth_types(kind: str, demands: str) -> None:
         ("rate_limit: {interval: 1, burst: 1}", "rate_limit.interval", "with its unit"),
         ("rate_limit: {interval: -1s, burst: 1}", "rate_limit.interval", "with its unit"),
         ("rate_limit: {interval: 1s}", "rate_limit", "burst must be at least 1"),
-        ("rate_limit: {interval: 1s, burst: many}", "rate_limit.burst", "Expected `int`"),
+        ("rate_limit: {interval: 1s, burst: many}", "rate_limit.burst", "must be a whole number"),
+        ("rate_limit: {interval: 1s, burst: 1e3}", "rate_limit.burst", "must be a whole number"),
+        ("rate_limit: {interval: 1s, burst: [1]}", "rate_limit.burst", "Expected `int`, got `array`"),
+        ("basic_auth_users: {alice: [1]}", "basic_auth_users.alice", "Expected `str`, got `array`"),
+        ("http_server_config: {headers: {X-XSS-Protection: {}}}", "headers.X-XSS-Protection", "Expected `str`"),
         ("rate_limit: {interval: 25h, burst: 1}", "rate_limit.interval", "longer than a day"),
     ],
 )
