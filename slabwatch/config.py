@@ -386,6 +386,8 @@ def load(path: Path | None) -> Config:
 
 
 def _problem(fault: Fault) -> str:
+    if not fault.where:
+        return fault.what
     if fault.unknown_in is None:
         return f"{fault.key}: {fault.expected} (got {_SHOWN.repr(fault.given)})"
     allowed = sorted(fields_of(fault.unknown_in))

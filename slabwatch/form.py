@@ -20,6 +20,10 @@ import msgspec
 _MESSAGE = re.compile(r"(?P<expected>.*?)(?:, got (?P<found>`[^`]*`))?(?: - at (?:`key` in )?`\$[^`]*`)?", re.DOTALL)
 
 
+# That are told of one form.
+MOST_FAULTS = 100
+
+
 @dataclass(frozen=True, slots=True)
 class First:
     """In a field's annotation: ``make`` gets the value as it came, and gives what is then held against the type.
@@ -67,6 +71,8 @@ class BadForm(ValueError):
     """Values that do not have a form. ``faults``: one or more, in the order of the values."""
 
     def __init__(self, faults: list[Fault]) -> None:
+        if len(faults) > MOST_FAULTS:
+            faults = [*faults[:MOST_FAULTS], Fault((), f"and {len(faults) - MOST_FAULTS} more that is wrong", None)]
         super().__init__("; ".join(f"{fault.key}: {fault.what}" if fault.where else fault.what for fault in faults))
         self.faults = tuple(faults)
 

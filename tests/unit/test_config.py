@@ -186,6 +186,12 @@ def test_several_problems_are_said_in_one_message(tmp_path: Path) -> None:
         assert key in message
 
 
+def test_a_flood_of_problems_is_counted(tmp_path: Path) -> None:
+    lines = refusal(tmp_path, "".join(f"key{number} = 1\n" for number in range(150))).splitlines()
+    assert lines[0].startswith("slabwatch.toml: key0: unknown key.")
+    assert lines[100:] == ["slabwatch.toml: and 50 more that is wrong"]
+
+
 @pytest.mark.parametrize("text", ["[poll\n", "poll = \n", "[poll]\n[poll]\n", "interval: 5\n"])
 def test_no_toml(tmp_path: Path, text: str) -> None:
     message = refusal(tmp_path, text)

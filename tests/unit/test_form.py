@@ -119,6 +119,12 @@ def test_what_documentation_shows() -> None:
     assert tree["leaves"].default == {}
 
 
+def test_a_flood_of_faults_is_counted_and_not_told() -> None:
+    told = faults({"name": "oak", "words": [1] * 5000})
+    assert len(told) == 101
+    assert told[99:] == [("words.99", "Expected `str`, got `int`"), ("", "and 4900 more that is wrong")]
+
+
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
