@@ -39,7 +39,7 @@ def main(chosen: list[str]) -> int:
         if chosen and not any(title.lower().startswith(word.lower()) for word in chosen):
             continue
         print(f"{title} ...", file=sys.stderr)
-        lines = [f"## {title}\n\n| what | slabwatch | beside it | ratio | aim |\n|---|---|---|---|---|"]
+        lines = [f"## {title}\n\n{_when()}\n\n| what | slabwatch | beside it | ratio | aim |\n|---|---|---|---|---|"]
         for row in part():
             aim = "" if row.aim is None else f"{row.aim:.3g}"
             ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
@@ -48,7 +48,7 @@ def main(chosen: list[str]) -> int:
         sections[title] = "\n".join(lines)
     TARGET.parent.mkdir(exist_ok=True)
     ordered = [sections[title] for title, _ in PARTS if title in sections]
-    TARGET.write_text("\n\n".join([_head(), *ordered, _NOTES]))
+    TARGET.write_text("\n\n".join([_HEAD, *ordered, _NOTES]))
     return 0
 
 
@@ -60,14 +60,16 @@ def _written() -> dict[str, str]:
     return {part.splitlines()[0].removeprefix("## "): part.strip() for part in parts}
 
 
-def _head() -> str:
-    return (
-        "# Benchmarks\n\n"
-        f"Written by `make bench` on {time.strftime('%Y-%m-%d')}: Linux {platform.release()}, "
-        f"{os.cpu_count()} CPUs, Python {platform.python_version()}. Ratios are slabwatch / peer, each row from one "
-        "run on one machine; an aim is what was to be reached. Peers: Debian's prometheus-node-exporter with its "
-        "slabinfo and meminfo collectors alone, and cgroup-tools."
-    )
+def _when() -> str:
+    on = f"On {time.strftime('%Y-%m-%d')}: Linux {platform.release()}"
+    return f"{on}, {os.cpu_count()} CPUs, Python {platform.python_version()}."
+
+
+_HEAD = """# Benchmarks
+
+Written by `make bench`. Ratios are slabwatch / peer, each row from one run on one machine, but parts are of different
+days and machines; an aim is what was to be reached. Peers: Debian's prometheus-node-exporter with its slabinfo and
+meminfo collectors alone, and cgroup-tools."""
 
 
 _NOTES = """## What was chosen by these figures
