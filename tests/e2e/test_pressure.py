@@ -35,8 +35,8 @@ def meminfo(key: str) -> int:
 
 
 def ratio_that_leaves(spare_bytes: int) -> float:
-    """Of MemTotal: the floor that is so far below what is available now."""
-    return (meminfo("MemAvailable") - spare_bytes) / meminfo("MemTotal")
+    """Of MemTotal: the floor that is so far below what is available now; on an empty host the highest that there is."""
+    return min(0.95, (meminfo("MemAvailable") - spare_bytes) / meminfo("MemTotal"))
 
 
 def storm(daemon: Daemon, *wishes: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from tests.vm.payload import build_payload
 
 # In the cache; whatever else is there was put there by somebody else.
 PARTS = ("apt", "root", "kernels", "*.cpio", "systemd.img", "site-*")
+_SHORT_SUITES = tuple(dict.fromkeys(cell.suite for cell in SHORT))
 PROGRAMS = ("apt-get", "dpkg-deb", "debootstrap", "mke2fs", "cpio", "zstd", "lz4", "gzip", "xz")
 
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match arguments.verb:
             case "prepare":
-                prepare(cache, arguments.kernel or SUITES, systemd=not arguments.no_systemd, fresh=arguments.fresh)
+                suites = arguments.kernel or (_SHORT_SUITES if arguments.short else SUITES)
+                prepare(cache, suites, systemd=not arguments.no_systemd, fresh=arguments.fresh)
                 return 0
             case "run":
                 return run_guest(cache, arguments)
@@ -51,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     ready = verbs.add_parser("prepare", help="download and build what is not in the cache yet")
     ready.add_argument("--kernel", action="append", choices=SUITES, help="only these (default: all)")
+    ready.add_argument("--short", action="store_true", help="only those that the short matrix boots")
     ready.add_argument("--no-systemd", action="store_true", help="without the disk that systemd guests need")
     ready.add_argument("--fresh", action="store_true", help="all of it once more: newer kernels, newer packages")
     run = verbs.add_parser("run", help="boot one guest, and run a scenario or a command in it")
@@ -131,8 +134,7 @@ def run_guest(cache: Path, arguments: argparse.Namespace) -> int:
 
 def run_matrix(cache: Path, arguments: argparse.Namespace) -> int:
     """Every cell, whatever becomes of the others; 1 when a check did not hold."""
-    suites = tuple(dict.fromkeys(cell.suite for cell in SHORT)) if arguments.short else SUITES
-    prepare(cache, suites, systemd=True)
+    prepare(cache, _SHORT_SUITES if arguments.short else SUITES, systemd=True)
     everything = SHORT if arguments.short else tuple(all_cells(cache))
     chosen = tuple(cell for cell in everything if not arguments.cell or cell.name in arguments.cell)
     if unknown := set(arguments.cell) - {cell.name for cell in chosen}:
