@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: run test test-system lint bench scaling fuzz vm vm-short docs pictures deb test-packages lock clean
+.PHONY: run test test-system lint bench scaling fuzz vm vm-parts vm-short docs pictures deb test-packages lock clean
 
 # A stamp for what a user needs, one more for what a developer needs on top.
 $(VENV)/.run: requirements.lock pyproject.toml
@@ -50,6 +50,10 @@ scaling: $(VENV)/.dev
 # Real kernels in virtual machines: all of them, and the page in docs/; or two, one of them under systemd. As root.
 vm: $(VENV)/.dev
 	$(BIN)/python -m tests.vm matrix
+
+# What they boot: downloaded and built once. vm-short does it too where it has not been done.
+vm-parts: $(VENV)/.dev
+	$(BIN)/python -m tests.vm prepare --short
 
 vm-short: $(VENV)/.dev
 	$(BIN)/python -m tests.vm matrix --short --settle 15
