@@ -1,4 +1,4 @@
-"""The page that a scrape gets: put together at most once for each poll and form that is asked for."""
+"""The page that a scrape gets: rendered at most once for each poll and format, compressed at most once."""
 
 from __future__ import annotations
 
@@ -51,16 +51,19 @@ class MetricsPage:
         self._catch_up = catch_up
         self._kernel = KernelPage(selection)
         self._last: tuple[Sample, Derived] | None = None
-        self._bodies: dict[tuple[bool, bool], bytes] = {}
-        # What the daemon itself has to say, for OpenMetrics and not; it may change between two polls.
+        # For OpenMetrics and not: the kernel's part, in the pieces that its renderer keeps anyway; and what the daemon
+        # itself has to say, which may change between two polls (a reload, a storm).
+        self._kernel_pieces: dict[bool, list[Sequence[bytes]]] = {}
         self._own_texts: dict[bool, bytes] = {}
+        self._bodies: dict[tuple[bool, bool], bytes] = {}
         self._revision = 0
 
     def publish(self, sample: Sample, derived: Derived) -> None:
         """Makes this sample the one that is served. Call it once a sample; nothing is rendered until a scrape comes."""
         self._kernel.observe(sample)
         self._last = sample, derived
-        self._forget()
+        self._kernel_pieces.clear()
+        self._forget_own()
 
     def select(self, selection: CacheSelection) -> None:
         """Other caches are to be shown, from the next sample on."""
@@ -83,9 +86,9 @@ class MetricsPage:
         return self._current(openmetrics, gzip), content_type
 
     def _current(self, openmetrics: bool, gzip: bool) -> bytes:
-        if self._revision != self._own.revision:  # a reload, a storm
+        if self._revision != self._own.revision:
             self._revision = self._own.revision
-            self._forget()
+            self._forget_own()
         body = self._bodies.get((openmetrics, gzip))
         if body is None:
             body = self._bodies[openmetrics, gzip] = _joined(self._whole(openmetrics), gzip)
@@ -93,7 +96,10 @@ class MetricsPage:
 
     def _whole(self, openmetrics: bool) -> Iterator[Sequence[bytes]]:
         assert self._last is not None
-        yield from self._kernel.families(*self._last, openmetrics=openmetrics)
+        kernel = self._kernel_pieces.get(openmetrics)
+        if kernel is None:
+            kernel = self._kernel_pieces[openmetrics] = [*self._kernel.families(*self._last, openmetrics=openmetrics)]
+        yield from kernel
         own = self._own_texts.get(openmetrics)
         if own is None:
             own = self._own_texts[openmetrics] = self._ending(openmetrics)
@@ -107,9 +113,9 @@ class MetricsPage:
     def _ending(self, openmetrics: bool) -> bytes:
         return self._own.render(openmetrics) + (b"# EOF\n" if openmetrics else b"")
 
-    def _forget(self) -> None:
-        self._bodies.clear()
+    def _forget_own(self) -> None:
         self._own_texts.clear()
+        self._bodies.clear()
 
 
 def _joined(families: Iterable[Sequence[bytes]], gzip: bool) -> bytes:

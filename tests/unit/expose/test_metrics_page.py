@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slabwatch.expose import page as page_module
 from slabwatch.expose.own import OwnMetrics
 from slabwatch.expose.page import MetricsPage
 from slabwatch.expose.render import KernelPage
@@ -110,34 +111,42 @@ def test_gzip_is_the_same_page(page: MetricsPage, build: Any, accept: str) -> No
     assert (gzip.decompress(compressed), content_type) == page.body(accept, gzip=False)
 
 
-def test_ten_scrapes_cost_one_rendering(
+def test_ten_scrapes_cost_one_rendering_and_one_compression(
     page: MetricsPage, own: OwnMetrics, build: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[bool] = []
-    original = KernelPage.families
+    calls: list[str] = []
 
-    def counted(*args: Any, openmetrics: bool) -> Any:
-        calls.append(openmetrics)
-        return original(*args, openmetrics=openmetrics)
+    def counted(target: Any, name: str) -> None:
+        original = getattr(target, name)
 
-    monkeypatch.setattr(KernelPage, "families", counted)
+        def call(*args: Any, **keywords: Any) -> Any:
+            calls.append(name)
+            return original(*args, **keywords)
+
+        monkeypatch.setattr(target, name, call)
+
+    counted(KernelPage, "families")
+    counted(page_module, "_compress")
     publish(page, build.whole_sample())
     assert calls == [], "nothing is rendered for nobody"
-    for accept in ("", OPENMETRICS):
-        for compressed in (True, False):
-            calls.clear()
-            first = page.body(accept, compressed)
-            assert all(page.body(accept, compressed) == first for _ in range(9))
-            assert calls == [bool(accept)], "once for each form that is asked for"
+    first = page.body("", gzip=True)
+    assert all(page.body("", gzip=True) == first for _ in range(9))
+    page.body("", gzip=False)
+    assert sorted(calls) == ["_compress", "families"]
 
-    # what the daemon says changes between two polls
+    page.body(OPENMETRICS, gzip=True)
+    page.body(OPENMETRICS, gzip=True)
+    assert sorted(calls) == ["_compress", "_compress", "families", "families"]
+
+    # what the daemon says changes between two polls: the kernel's part is not rendered again
     assert b"slabwatch_config_last_reload_successful 1" in page.body("", gzip=False)[0]
     own.set_reload(False)
     assert b"slabwatch_config_last_reload_successful 0" in page.body("", gzip=False)[0]
-    assert b"slabwatch_config_last_reload_successful 0" in gzip.decompress(page.body("", gzip=True)[0])
+    assert calls.count("families") == 2
 
     publish(page, build.whole_sample(number=2, slabinfo=build.slabinfo({"new": (1, 1, 1, 1, 1, 1, 1)})))
     assert b'slabwatch_slab_objects{cache="new"} 1' in page.body("", gzip=False)[0]
+    assert calls.count("families") == 3
 
 
 def test_skipped_is_counted_once_a_sample(page: MetricsPage, build: Any) -> None:
