@@ -32,11 +32,12 @@ class Metric:
     kind: Literal["gauge", "counter", "info"]
     help: str
     labels: tuple[str, ...] = ()
+    prefix: str = PREFIX
 
     @property
     def full_name(self) -> str:
         """The name of the series, with the prefix."""
-        return PREFIX + self.name
+        return self.prefix + self.name
 
     @property
     def family_name(self) -> str:
@@ -219,6 +220,16 @@ OWN_METRICS: tuple[Metric, ...] = (
 )
 
 METRICS: tuple[Metric, ...] = KERNEL_METRICS + OWN_METRICS
+
+# What every Prometheus client library says of its own process, in prometheus_client's words.
+PROCESS_METRICS: tuple[Metric, ...] = (
+    Metric("virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", prefix="process_"),
+    Metric("resident_memory_bytes", "gauge", "Resident memory size in bytes.", prefix="process_"),
+    Metric("start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", prefix="process_"),
+    Metric("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", prefix="process_"),
+    Metric("open_fds", "gauge", "Number of open file descriptors.", prefix="process_"),
+    Metric("max_fds", "gauge", "Maximum number of open file descriptors.", prefix="process_"),
+)
 
 
 def meminfo_metric(key: str, *, unitless: bool) -> Metric:

@@ -7,27 +7,17 @@ time for these few lines, and its ProcessCollector a twentieth; names and texts 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from slabwatch import __version__
 from slabwatch.expose import metrics
-from slabwatch.expose.metrics import OWN_METRICS, STORM_OUTCOMES, STORM_PHASES, VERDICT_CLASSES
+from slabwatch.expose.metrics import OWN_METRICS, PROCESS_METRICS, STORM_OUTCOMES, STORM_PHASES, VERDICT_CLASSES
 from slabwatch.expose.render import escape
 from slabwatch.host.own_process import OwnProcess, Usage
 
 _METRICS = {metric.name: metric for metric in OWN_METRICS}
-_PROCESS: tuple[tuple[str, str, str, Callable[[Usage], float | None]], ...] = (
-    ("virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", lambda usage: usage.virtual_bytes),
-    ("resident_memory_bytes", "gauge", "Resident memory size in bytes.", lambda usage: usage.resident_bytes),
-    ("start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.",
-     lambda usage: usage.start_seconds),
-    ("cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.",
-     lambda usage: usage.cpu_seconds),
-    ("open_fds", "gauge", "Number of open file descriptors.", lambda usage: usage.descriptors),
-    ("max_fds", "gauge", "Maximum number of open file descriptors.", lambda usage: usage.most_descriptors),
-)  # fmt: skip
 
 
 class OwnMetrics:
@@ -181,14 +171,12 @@ def _family_text(metric: metrics.Metric, values: Mapping[tuple[str, ...], float]
 def _process_text(usage: Usage | None, openmetrics: bool) -> str:
     if usage is None:
         return ""
-    lines = []
-    for name, kind, text, figure in _PROCESS:
-        value = figure(usage)
-        if value is not None:
-            family = name.removesuffix("_total") if openmetrics else name
-            lines.append(f"# HELP process_{family} {text}\n# TYPE process_{family} {kind}\n")
-            lines.append(f"process_{name} {float(value)!r}\n")
-    return "".join(lines)
+    texts = []
+    for metric in PROCESS_METRICS:
+        figure: float | None = getattr(usage, metric.name)
+        if figure is not None:
+            texts.append(_family_text(metric, {(): float(figure)}, openmetrics))
+    return "".join(texts)
 
 
 def _end_of(record: Mapping[str, Any]) -> float | None:

@@ -234,7 +234,7 @@ class TlsServer(Form, frozen=True):
 def _tls_or_nothing(values: Any) -> Any:
     # Texts that are all empty, as of a template whose variables were not set, are no wish for plain HTTP.
     values = _nothing_is_empty(values)
-    known = isinstance(values, dict) and values.keys() <= {*TlsServer.__struct_fields__}
+    known = isinstance(values, dict) and values.keys() <= fields_of(TlsServer).keys()
     if known and values and not any(values.get(name) for name in _ENABLING):
         raise ValueError("cert_file and key_file are missing: without them there is no TLS")
     return values

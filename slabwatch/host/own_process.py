@@ -14,14 +14,14 @@ _DESCRIPTORS = "/proc/self/fd"
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """``start_seconds`` is Unix time; ``most_descriptors`` None: unlimited."""
+    """By the names of process_*. ``start_time_seconds`` is Unix time; ``max_fds`` None: unlimited."""
 
-    cpu_seconds: float
-    start_seconds: float
-    virtual_bytes: int
-    resident_bytes: int
-    descriptors: int
-    most_descriptors: int | None
+    virtual_memory_bytes: int
+    resident_memory_bytes: int
+    start_time_seconds: float
+    cpu_seconds_total: float
+    open_fds: int
+    max_fds: int | None
 
 
 class OwnProcess:
@@ -46,12 +46,12 @@ class OwnProcess:
             return None
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return Usage(
-            cpu_seconds=(stat.user_ticks + stat.system_ticks) / self._ticks,
-            start_seconds=self._boot_seconds + stat.start_ticks / self._ticks,
-            virtual_bytes=stat.virtual_bytes,
-            resident_bytes=stat.resident_pages * self._root.page_size,
-            descriptors=descriptors,
-            most_descriptors=None if most == resource.RLIM_INFINITY else most,
+            virtual_memory_bytes=stat.virtual_bytes,
+            resident_memory_bytes=stat.resident_pages * self._root.page_size,
+            start_time_seconds=self._boot_seconds + stat.start_ticks / self._ticks,
+            cpu_seconds_total=(stat.user_ticks + stat.system_ticks) / self._ticks,
+            open_fds=descriptors,
+            max_fds=None if most == resource.RLIM_INFINITY else most,
         )
 
 

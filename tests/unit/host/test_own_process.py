@@ -19,12 +19,12 @@ def test_the_figures_are_those_of_psutil() -> None:
     usage, other = OwnProcess().read(), psutil.Process()
     assert usage is not None
     memory, times = other.memory_info(), other.cpu_times()
-    assert usage.cpu_seconds == pytest.approx(times.user + times.system, abs=0.5)
-    assert usage.start_seconds == pytest.approx(other.create_time(), abs=1.5)
-    assert usage.virtual_bytes == pytest.approx(memory.vms, rel=0.05)
-    assert usage.resident_bytes == pytest.approx(memory.rss, rel=0.05)
-    assert usage.descriptors == other.num_fds() - 1  # which counts the one that it counts with
-    assert usage.most_descriptors == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert usage.cpu_seconds_total == pytest.approx(times.user + times.system, abs=0.5)
+    assert usage.start_time_seconds == pytest.approx(other.create_time(), abs=1.5)
+    assert usage.virtual_memory_bytes == pytest.approx(memory.vms, rel=0.05)
+    assert usage.resident_memory_bytes == pytest.approx(memory.rss, rel=0.05)
+    assert usage.open_fds == other.num_fds() - 1  # which counts the one that it counts with
+    assert usage.max_fds == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def test_a_descriptor_more_is_counted_also_where_the_kernel_gives_no_size(
@@ -33,7 +33,7 @@ def test_a_descriptor_more_is_counted_also_where_the_kernel_gives_no_size(
     def count() -> int:
         usage = OwnProcess().read()
         assert usage is not None
-        return usage.descriptors
+        return usage.open_fds
 
     with open(tmp_path / "file", "w", encoding="ascii"):
         counted = count()
@@ -57,4 +57,4 @@ def test_no_limit_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     usage = OwnProcess().read()
     assert usage is not None
-    assert usage.most_descriptors is None
+    assert usage.max_fds is None
