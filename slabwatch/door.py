@@ -152,13 +152,10 @@ class Connections:
         for connection in list(self._all.values()):
             if not connection.busy and now > self._patience_ends(connection):
                 self._close(connection, "idle" if connection.served else "slow")
-        # Whoever is served meanwhile may have less time from then on than before.
-        soonest = now + min(self.first_seconds, self.idle_seconds)
-        ends = [
-            min(self._patience_ends(each), soonest) if not each.served else self._patience_ends(each)
-            for each in self._all.values()
-        ]
-        return min(ends) - now if ends else None
+        if not self._all:
+            return None
+        # Whoever is served meanwhile has so much time from then on, which may be less than before.
+        return min(self.idle_seconds, min(map(self._patience_ends, self._all.values())) - now)
 
     def dismiss(self) -> None:
         """Close all that have no request in hand: they may come again."""
