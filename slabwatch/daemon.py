@@ -14,9 +14,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from slabwatch import config as configuration
 from slabwatch import logs
 from slabwatch.config import Config
+from slabwatch.config_file import load
 from slabwatch.control.audit import AuditLog
 from slabwatch.control.audit_file import AuditFile
 from slabwatch.control.listen import UnixRunner, start_unix
@@ -275,7 +275,7 @@ class Daemon:
         if self.state == "READY":  # a daemon that stops still reloads, but stays one that stops
             self.state = "RELOADING"
         try:
-            new = await asyncio.to_thread(configuration.load, self._config_path)
+            new = await asyncio.to_thread(load, self._config_path)
             await self._metrics.reload()
             # Last of what may fail, and no await from its end to the new roles: nobody whom the new CAs let in has the
             # rights of the old configuration.

@@ -31,23 +31,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     arguments = make_parser().parse_args(argv)
     # Only now: what Ctrl-C could break off takes longest to import.
-    from slabwatch import config as configuration
+    from slabwatch.config import Config
+    from slabwatch.config_file import load, to_toml
 
     if arguments.textfile and not arguments.once:
         print("slabwatch: --textfile goes with --once", file=sys.stderr)
         return Exit.USAGE
     if arguments.example_config:
-        sys.stdout.write(configuration.to_toml(configuration.Config(), comments=True))
+        sys.stdout.write(to_toml(Config(), comments=True))
         return Exit.DONE
     try:
-        config = configuration.load(arguments.config)
+        config = load(arguments.config)
         if arguments.check_config:
             for warning in _check(config):
                 print(f"slabwatch: warning: {warning}", file=sys.stderr)
             print(f"{arguments.config or 'built-in defaults'}: ok")
             return Exit.DONE
         if arguments.print_config:
-            sys.stdout.write(configuration.to_toml(config))
+            sys.stdout.write(to_toml(config))
             return Exit.DONE
         logs.set_up(config.log.level, config.log.format)
         if arguments.once:

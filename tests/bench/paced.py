@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from slabwatch import config as configuration
+from slabwatch import config_file as configuration
 from slabwatch.cli.slabwatch import keep_small
 from slabwatch.config import Poll
 from slabwatch.host.root import KernelRoot

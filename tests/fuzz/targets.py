@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slabwatch import config
+from slabwatch import config_file
+from slabwatch.config import Config
 from slabwatch.control import client
 from slabwatch.control.commands import parse_body
 from slabwatch.control.problems import Problem
@@ -63,13 +64,13 @@ class Target:
 def _configuration(data: bytes) -> None:
     path = _scratch("slabwatch.toml", data)
     try:
-        loaded = config.load(path)
+        loaded = config_file.load(path)
     except ConfigError as error:
         assert str(path) in str(error)
         return
     # What was understood can be written down and is understood again, the same.
-    path.write_text(config.to_toml(loaded), encoding="utf-8")
-    assert config.load(path) == loaded
+    path.write_text(config_file.to_toml(loaded), encoding="utf-8")
+    assert config_file.load(path) == loaded
 
 
 def _web_configuration(data: bytes) -> None:
@@ -154,7 +155,7 @@ TARGETS = (
         Target(f"kernel-{parser.name}", functools.partial(check, parser), functools.partial(_sample_of, parser))
         for parser in PARSERS
     ),
-    Target("config", _configuration, lambda: [config.to_toml(config.Config(), comments=True).encode()]),
+    Target("config", _configuration, lambda: [config_file.to_toml(Config(), comments=True).encode()]),
     Target("web-config", _web_configuration, lambda: [WEB, b"{}"]),
     Target("storm-request", functools.partial(_request, StormRequest), _json(_STORM, {})),
     Target("stop-request", functools.partial(_request, StopRequest), _json({"reason": "why"})),

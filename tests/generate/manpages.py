@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slabwatch import __version__
-from slabwatch import config as configuration
+from slabwatch import config_file as configuration
 from slabwatch.cli.exit_codes import MEANINGS
 from slabwatch.cli.parser import make_parser as make_ctl_parser
 from slabwatch.cli.slabwatch import make_parser as make_daemon_parser

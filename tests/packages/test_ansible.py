@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from slabwatch import config
+from slabwatch import config_file
 from tests.packages.chroot import Chroot
 from tests.packages.conftest import PROJECT, tool
 
@@ -103,7 +103,7 @@ def test_ansible_lint_finds_nothing(tmp_path: Path) -> None:
 
 def test_it_is_installed_and_configured(fleet: Fleet) -> None:
     for host in fleet.hosts.values():
-        loaded = config.load(host.path("/etc/slabwatch/slabwatch.toml"))
+        loaded = config_file.load(host.path("/etc/slabwatch/slabwatch.toml"))
         assert loaded.cgroups.exclude == ('/odd "name"\\x',)
         assert (loaded.storm.enabled, loaded.storm.max_tasks, loaded.shrink.enabled) == (True, 500, True)
         assert host.path("/etc/systemd/system/multi-user.target.wants/slabwatch.service").is_symlink()

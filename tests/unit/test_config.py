@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import to_builtins
 
-from slabwatch.config import Config, Metrics, default_socket, load, to_toml
+from slabwatch.config import Config, Metrics, default_socket
+from slabwatch.config_file import load, to_toml
 from slabwatch.daemon import FIXED
 from slabwatch.errors import ConfigError
 from slabwatch.form import fields_of, form_of

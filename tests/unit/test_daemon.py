@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slabwatch import config as configuration
+from slabwatch import config_file as configuration
 from slabwatch import logs
 from slabwatch.config import Config, Remote
 from slabwatch.daemon import Daemon

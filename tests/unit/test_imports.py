@@ -12,7 +12,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent.parent / "slabwatch"
 ROOMS = ("cli", "daemon", "control", "storm", "expose", "watch", "host", "kernel", "leaves")
-LEAVES = {"config", "door", "errors", "form", "logs", "sdnotify", "state_file"}
+LEAVES = {"config", "config_file", "door", "errors", "form", "logs", "sdnotify", "state_file"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Run under `python -S` in the storm's child processes: standard library and each other only.
 ENGINE_MODULES = (
@@ -88,9 +88,7 @@ def test_the_daemon_loads_only_what_it_needs() -> None:
         "slabwatch.cli.parser",
         "slabwatch.storm.engine",
     )
-    code = (
-        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import slabwatch.cli.slabwatch, slabwatch.daemon; "
-    )
-    code += f"print([name for name in {modules!r} if name in sys.modules])"
+    code = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); import slabwatch.cli.slabwatch; "
+    code += f"import slabwatch.daemon; print([name for name in {modules!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
     assert ast.literal_eval(printed) == []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slabwatch import config as configuration
+from slabwatch import config_file as configuration
 from slabwatch.config import Config
 from slabwatch.storm import place
 from slabwatch.storm.plan import caps_of, make_plan

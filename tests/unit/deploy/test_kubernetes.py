@@ -15,7 +15,7 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 
-from slabwatch import __version__, config
+from slabwatch import __version__, config_file
 from slabwatch.expose.app import make_app
 from tests.generate import kubernetes
 from tests.unit.deploy.schemas import check_object
@@ -155,7 +155,7 @@ def test_only_the_overlay_permits_storms(tmp_path: Path) -> None:
     permitted = {}
     for overlay in ("base", "overlays/storm"):
         file = MANIFESTS / overlay / "slabwatch.toml"
-        loaded = config.load(file)
+        loaded = config_file.load(file)
         permitted[overlay] = (loaded.storm.enabled, loaded.shrink.enabled)
         assert loaded.metrics.address() == ("0.0.0.0", 9934)
     assert permitted == {"base": (False, False), "overlays/storm": (True, True)}
