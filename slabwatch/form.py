@@ -1,13 +1,11 @@
 """Forms: what values from outside must look like, declared once as a class, and all that is wrong with them at once.
 
 A field's type, with msgspec's ``Meta`` for bounds and a description, is its declaration; msgspec judges each value.
-The ``title`` of a ``Meta`` with a pattern says in words what is expected.
 The same forms as classes of pydantic take nearly four times the memory: docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
-import builtins
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +16,6 @@ import msgspec
 
 # msgspec's messages: "Expected `str`, got `int`", and behind it the part of the value that it is about.
 _MESSAGE = re.compile(r"(?P<expected>.*?)(?:, got (?P<found>`[^`]*`))?(?: - at (?:`key` in )?`\$[^`]*`)?", re.DOTALL)
-
-
 # That are told of one form.
 MOST_FAULTS = 100
 
@@ -65,6 +61,12 @@ class Fault:
     def what(self) -> str:
         """All that can be said without the value itself."""
         return f"{self.expected}, got {self.found}" if self.found else self.expected
+
+
+def whole(pattern: str, title: str) -> msgspec.Meta:
+    """In a text's annotation: all of it has this pattern, which ``title`` says in words."""
+    # msgspec searches, and to Python's $ a newline may follow. This means the same in JSON Schema's dialect.
+    return msgspec.Meta(pattern=rf"^{pattern}(?!\n)$", title=title)
 
 
 class BadForm(ValueError):
@@ -183,19 +185,17 @@ def _value(value: Any, annotation: Any, where: tuple[str, ...], faults: list[Fau
 def _elements(value: Any, annotation: Any, where: tuple[str, ...], faults: list[Fault], strict: bool) -> Any:
     """A value that holds others, with each of them looked at by itself: msgspec would stop at the first fault."""
     bare = _bare(annotation)
-    match typing.get_origin(bare), value:
-        case builtins.dict, Mapping():
-            name_type, value_type = typing.get_args(bare)
-            return {
-                _value(name, name_type, (*where, str(name)), faults, strict):
-                _value(inner, value_type, (*where, str(name)), faults, strict)
-                for name, inner in value.items()
-            }  # fmt: skip
-        case builtins.tuple, list() | tuple():
-            item_type = typing.get_args(bare)[0]
-            return [_value(item, item_type, (*where, str(index)), faults, strict) for index, item in enumerate(value)]
-        case _:
-            return value
+    holder, parts = typing.get_origin(bare), typing.get_args(bare)
+    if holder is dict and isinstance(value, Mapping):
+        name_type, value_type = parts
+        return {
+            _value(name, name_type, (*where, str(name)), faults, strict):
+            _value(inner, value_type, (*where, str(name)), faults, strict)
+            for name, inner in value.items()
+        }  # fmt: skip
+    if holder is tuple and isinstance(value, (list, tuple)):
+        return [_value(item, parts[0], (*where, str(index)), faults, strict) for index, item in enumerate(value)]
+    return value
 
 
 def _refused(message: str, value: Any, annotation: Any, where: tuple[str, ...]) -> Fault:

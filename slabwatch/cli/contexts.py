@@ -16,21 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from msgspec import Meta, field, to_builtins
+from msgspec import field, to_builtins
 
 from slabwatch.cli.draw import Column, Grid, Note, Page
 from slabwatch.cli.exit_codes import Exit
 from slabwatch.cli.screen import Screen
 from slabwatch.errors import ControlError
-from slabwatch.form import BadForm, Form
+from slabwatch.form import BadForm, Form, whole
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _NAME = "up to 64 letters, digits and . _ -"
 PATHS = ("ca", "cert", "key")
 SETTINGS = (*PATHS, "ssh_options", "ssh_command")
 
-# ($ alone would let one newline through at the end.)
-Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*(?!\n)$", title="a text without control characters")]
+Text = Annotated[str, whole(r"[^\x00-\x1f\x7f]*", "a text without control characters")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +59,8 @@ class Context(Form, frozen=True):
 class Contexts(Form, frozen=True):
     """The whole file. ``current`` is used when nothing names a host."""
 
-    current: Annotated[str, Meta(pattern=rf"^(?:{NAME.pattern})?(?!\n)$", title=_NAME)] = ""
-    contexts: dict[Annotated[str, Meta(pattern=rf"^{NAME.pattern}(?!\n)$", title=_NAME)], Context] = field(
-        default_factory=dict
-    )
+    current: Annotated[str, whole(rf"(?:{NAME.pattern})?", _NAME)] = ""
+    contexts: dict[Annotated[str, whole(NAME.pattern, _NAME)], Context] = field(default_factory=dict)
 
 
 def contexts_file() -> Path:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 from msgspec.structs import asdict
 
-from slabwatch.form import Form
+from slabwatch.form import Form, whole
 from slabwatch.storm.plan import Kind
 
-# Control characters have no place in log lines and messages. ($ alone would let one newline through at the end.)
-_ONE_LINE = Meta(pattern=r"^[^\x00-\x1f\x7f]+(?!\n)$", title="a text without control characters")
+# Control characters have no place in log lines and messages.
+_ONE_LINE = whole(r"[^\x00-\x1f\x7f]+", "a text without control characters")
 Word = Annotated[str, _ONE_LINE, Meta(min_length=1, max_length=128)]
 
 

@@ -156,8 +156,8 @@ class _Record(Struct, kw_only=True):
 def record_of(data: bytes) -> dict[str, Any]:
     """A record that came from another host as a file: used only when it has a record's form, else ValueError."""
     try:
-        msgspec.json.decode(data, type=_Record)
         record: dict[str, Any] = msgspec.json.decode(data)
+        msgspec.convert(record, _Record)
     except RecursionError as error:
         raise ValueError("brackets in thousands") from error
     return record
