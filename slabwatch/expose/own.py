@@ -18,6 +18,13 @@ from slabwatch.expose.render import escape
 from slabwatch.host.own_process import OwnProcess, Usage
 
 _METRICS = {metric.name: metric for metric in OWN_METRICS}
+# All of each family but its number, for OpenMetrics and not.
+_PROCESS = {
+    openmetrics: [
+        (metric.name, f"{metric.head(openmetrics=openmetrics)}{metric.full_name} ") for metric in PROCESS_METRICS
+    ]
+    for openmetrics in (False, True)
+}
 
 
 class OwnMetrics:
@@ -172,10 +179,10 @@ def _process_text(usage: Usage | None, openmetrics: bool) -> str:
     if usage is None:
         return ""
     texts = []
-    for metric in PROCESS_METRICS:
-        figure: float | None = getattr(usage, metric.name)
+    for name, begin in _PROCESS[openmetrics]:
+        figure: float | None = getattr(usage, name)
         if figure is not None:
-            texts.append(_family_text(metric, {(): float(figure)}, openmetrics))
+            texts.append(f"{begin}{float(figure)!r}\n")
     return "".join(texts)
 
 
