@@ -85,8 +85,8 @@ _NOTES = """## What was chosen by these figures
 * **msgspec holds the forms of what comes from outside.** With those of the configuration and of requests it takes 3.1
   MiB; pydantic with the same took 11.7. The rest of 41 MiB, as imported one after the other: Python 9, asyncio with ssl
   11, prometheus_client 5 (much of it modules that aiohttp loads too), aiohttp 9, slabwatch itself 4.
-* **What the process uses is read here.** prometheus_client's ProcessCollector took 0.15 ms a page, and 0.4 with 50 ms
-  between; reading and rendering the same figures takes 0.03, and 0.2.
+* **What the process uses is read here.** prometheus_client's ProcessCollector took 0.08 to 0.16 ms a page, and 0.47
+  with 50 ms between; reading and rendering the same figures takes 0.06, and 0.33.
 * **The host's history counts.** The kernel walks all partial slabs at each read of slabinfo. Twice a second, the two
   files alone took 3.5 ms with some 25,000 partial slabs, after a day of storms and builds, and 1.1 ms with 3,500: on
   such a host the ratios are worse, as the kernel's share is the same for all.
